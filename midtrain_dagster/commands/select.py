@@ -1,0 +1,7 @@
+"""`midtrain select`: the stage on plain files."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this stage's commands."""
