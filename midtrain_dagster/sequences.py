@@ -125,7 +125,7 @@ class SequenceWriter:
         self._hash = blake2b(digest_size=16)
 
     def append(self, tokens: np.ndarray, spans: np.ndarray, loss_mask: np.ndarray | None = None) -> None:
-        """Add sequences: tokens (n, length); spans (m, 6) whose `sequence` counts from 0 within this call; loss_mask (n, length)."""
+        """Add sequences: tokens and loss_mask (n, length); spans (m, 6) whose `sequence` counts from 0 within this call."""
         block = np.ascontiguousarray(tokens, dtype=self.dtype)
         rows = np.asarray(spans, dtype=np.int64).reshape(-1, len(SPAN_COLUMNS)).copy()
         rows[:, 0] += self.count

@@ -1,0 +1,132 @@
+"""Refreshing a table: do nothing where nothing changed, work on changed documents alone, everything only where the code,
+the configuration or what the work depends on is new."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from midtrain_dagster.tables import Record, Tables, add, digest
+
+Frames = Mapping[str, pl.DataFrame]
+
+
+class Refreshed(NamedTuple):
+    """What a refresh did."""
+
+    changed: bool  # whether anything was written
+    worked: int  # documents that the stage worked on
+    gone: int  # documents that were withdrawn from the output
+    rows: int  # rows of this asset now
+    digest: str  # of those rows: the data version
+    version: int  # of the table
+    about: dict[str, Any]
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash of anything that JSON can say, 16 hex digits."""
+    said = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
+    return blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def by_document(
+    tables: Tables,
+    *,
+    asset: str,
+    reads: str,
+    writes: Sequence[str],
+    source: str,
+    base: str,
+    work: Callable[[pl.DataFrame], tuple[Frames, dict[str, Any]]],
+    passing: pl.DataFrame | None = None,
+) -> Refreshed:
+    """Refresh what is computed document by document from a source of table `reads`.
+
+    `base` is the fingerprint of code and configuration. `work` takes documents and returns a frame for each table in
+    `writes`, keyed by `id`, and what to remember. The first of `writes` is the asset's own table: its commit comes last
+    and carries the record, so a run killed in between is simply done again. `passing` (ids) is the gate: only these
+    documents are worked on.
+    """
+    own = writes[0]
+    last = tables.record(own, asset)
+    seen = {reads: tables.version(reads)}
+    mark = fingerprint(
+        base, seen, digest(passing.select("id")) if passing is not None else "", last.fingerprint if last else ""
+    )
+    if last and last.base == base and last.reads == seen and passing is None:
+        return _unchanged(tables, own, last)
+    afresh = last is None or last.base != base
+    if passing is None:
+        new, gone = tables.changes(reads, source, None if afresh or last is None else last.reads[reads])
+    else:
+        new, gone = _gated(tables, own, source, reads, afresh, passing)
+    if last and not afresh and not len(new) and not gone:
+        return _unchanged(tables, own, last) if last.reads == seen else _remember(tables, own, source, last, seen)
+    frames, about = work(new)
+    for name in reversed(writes):
+        before = tables.record(name, asset)
+        if before is None or before.fingerprint != mark:
+            rows = frames[name].with_columns(source=pl.lit(source))
+            found, count = digest(rows), len(rows)
+            if not afresh and gone:
+                kept = tables.read(name, source).join(pl.DataFrame({"id": gone}), on="id", how="anti")
+                rows = pl.concat([kept, rows], how="diagonal_relaxed")
+                found, count = digest(rows), len(rows)
+            elif not afresh and before is not None:
+                found, count = add(before.digest, found), before.rows + count
+            record = Record(asset, mark, base, found, count, seen, about if name == own else {})
+            tables.commit(name, source, rows, record, replace=afresh or bool(gone))
+    final = tables.record(own, asset)
+    assert final is not None
+    return Refreshed(True, len(new), len(gone), final.rows, final.digest, tables.version(own), about)
+
+
+def whole(
+    tables: Tables,
+    *,
+    asset: str,
+    name: str,
+    base: str,
+    inputs: Mapping[str, str],
+    reads: Mapping[str, int],
+    source: str | None,
+    work: Callable[[], tuple[pl.DataFrame, dict[str, Any]]],
+) -> Refreshed:
+    """Refresh a table (or one source of it) that is computed as a whole: a query, a clustering.
+
+    `inputs` are digests of what it is computed from, `reads` the table versions to remember.
+    """
+    last = tables.record(name, asset)
+    mark = fingerprint(base, dict(inputs))
+    if last and last.fingerprint == mark:
+        return _unchanged(tables, name, last)
+    rows, about = work()
+    found = digest(rows)
+    version = tables.commit(name, source, rows, Record(asset, mark, base, found, len(rows), dict(reads), about), replace=True)
+    return Refreshed(last is None or last.digest != found, len(rows), 0, len(rows), found, version, about)
+
+
+def _gated(
+    tables: Tables, own: str, source: str, reads: str, afresh: bool, passing: pl.DataFrame
+) -> tuple[pl.DataFrame, list[str]]:
+    """With a gate, what is to do follows from who passes it now, not from what changed in the table."""
+    documents = tables.read(reads, source).join(passing.select("id"), on="id", how="semi")
+    if afresh:
+        return documents, []
+    done = tables.scan(own, source).select("id", "text_hash").unique().collect()
+    new = documents.join(done, on=["id", "text_hash"], how="anti")
+    gone = done.join(documents.select("id", "text_hash"), on=["id", "text_hash"], how="anti")["id"]
+    return new, sorted(set(gone))
+
+
+def _unchanged(tables: Tables, name: str, last: Record) -> Refreshed:
+    return Refreshed(False, 0, 0, last.rows, last.digest, tables.version(name), last.about)
+
+
+def _remember(tables: Tables, name: str, source: str, last: Record, reads: dict[str, int]) -> Refreshed:
+    """Other sources moved the table on; note the version so that the next look is short again."""
+    record = last._replace(reads=reads)
+    tables.commit(name, source, tables.read(name, source).clear(), record, replace=False)
+    return _unchanged(tables, name, record)
