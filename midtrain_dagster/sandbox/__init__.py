@@ -159,9 +159,7 @@ def _interpreter() -> tuple[list[tuple[str, str]], str]:
     Only the interpreter's own prefix is shown, at /python, so that one installed under a home directory shows no more of it.
     """
     shown = [(path, path) for path in SYSTEM if Path(path).exists()]
-    name = (
-        Path(sysconfig.get_config_var("BINDIR") or "").joinpath(f"python{sys.version_info.major}.{sys.version_info.minor}").name
-    )
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if Path(sys.base_prefix).is_relative_to("/usr"):
         return shown, f"{sys.base_prefix}/bin/{name}"
     return [*shown, (sys.base_prefix, "/python")], f"/python/bin/{name}"
