@@ -2,14 +2,16 @@
 the configuration or what the work depends on is new."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from midtrain_dagster.documents import Batch, documents, rejected
 from midtrain_dagster.tables import Record, Tables, add, digest
 
+NONE = pl.DataFrame(schema={"id": pl.String, "text_hash": pl.String})
 Frames = Mapping[str, pl.DataFrame]
 
 
@@ -130,3 +132,52 @@ def _remember(tables: Tables, name: str, source: str, last: Record, reads: dict[
     record = last._replace(reads=reads)
     tables.commit(name, source, tables.read(name, source).clear(), record, replace=False)
     return _unchanged(tables, name, record)
+
+
+def from_outside(
+    tables: Tables,
+    *,
+    asset: str,
+    name: str,
+    source: str,
+    base: str,
+    outside: str,
+    batches: Callable[[], Iterable[Batch]],
+) -> Refreshed:
+    """Refresh a source's documents from what is outside the lake: files, a crawl, a teacher.
+
+    `outside` is the fingerprint of what is there; where it is unchanged nothing is read. Otherwise everything is read and
+    compared: documents that are there already keep their row and the time they were collected, new ones are added,
+    vanished ones withdrawn. Rejects go to `rejected_records`.
+    """
+    last = tables.record(name, asset)
+    mark = fingerprint(base, outside)
+    if last and last.fingerprint == mark:
+        return _unchanged(tables, name, last)
+    stored = tables.read(name, source).select("id", "text_hash") if last else NONE
+    new, seen, lost = _compare(batches(), stored)
+    gone = stored.join(seen, on=["id", "text_hash"], how="anti")["id"].unique().sort()
+    reasons = dict(lost.group_by("reason").len().sort("reason").iter_rows())
+    about = {"read": len(seen) + len(lost), "kept": len(seen), "rejected": len(lost), "rejected because": reasons}
+    marked = Record(asset, mark, base, digest(lost), len(lost), {}, {})
+    if len(lost) or tables.record("rejected_records", asset):
+        tables.commit("rejected_records", source, lost.with_columns(source=pl.lit(source)), marked, replace=True)
+    rows, found, count = new, digest(new), len(new)
+    if last and len(gone):
+        kept = tables.read(name, source).filter(~pl.col("id").is_in(gone.implode()))
+        rows = pl.concat([kept, new], how="diagonal_relaxed")
+        found, count = digest(rows), len(rows)
+    elif last:
+        found, count = add(last.digest, found), last.rows + count
+    version = tables.commit(name, source, rows, Record(asset, mark, base, found, count, {}, about), not last or bool(len(gone)))
+    return Refreshed(last is None or found != last.digest, len(new), len(gone), count, found, version, about)
+
+
+def _compare(batches: Iterable[Batch], stored: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """New documents; (id, text_hash) of all that were read; rejects."""
+    new, seen, lost = [documents([])], [stored.clear()], [rejected([])]
+    for batch in batches:
+        new.append(batch.documents.join(stored, on=["id", "text_hash"], how="anti"))
+        seen.append(batch.documents.select("id", "text_hash"))
+        lost.append(batch.rejected)
+    return pl.concat(new), pl.concat(seen), pl.concat(lost)

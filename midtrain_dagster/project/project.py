@@ -1,0 +1,103 @@
+"""A project: what `midtrain.yaml` says. Sources, generators, benchmarks, teacher, and where everything is kept."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project.benchmarks import Benchmark
+from midtrain_dagster.project.cleaning import Cleaning
+from midtrain_dagster.project.deduplication import Deduplication
+from midtrain_dagster.project.generators import Generator
+from midtrain_dagster.project.raters import Rater
+from midtrain_dagster.project.sources import Source
+from midtrain_dagster.project.teacher import TeacherSettings
+from midtrain_dagster.settings import Settings
+
+FILE = "midtrain.yaml"
+VARIABLE = "MIDTRAIN_PROJECT"
+Step = Literal["deduplicate", "decontaminate", "rate"]
+
+
+class Curation(Settings):
+    """The order of the steps between cleaning and selection, and which documents go on to the next, dearer one."""
+
+    order: tuple[Step, ...] = Field(("deduplicate", "decontaminate", "rate"), description="each of the three, once")
+    gates: dict[Step, str] = Field({}, description="step → SQL condition over what earlier steps measured; who fails it is not measured")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Curation":
+        if sorted(self.order) != ["decontaminate", "deduplicate", "rate"]:
+            raise ValueError("order must name deduplicate, decontaminate and rate, each once")
+        return self
+
+
+class EmbedderSettings(Settings):
+    """The sentence encoder."""
+
+    model: str = Field("packaged", description="packaged (all-MiniLM-L6-v2), fake, a directory, or a hub name")
+    batch_size: int = Field(64, ge=1)
+    precision: Literal["bf16", "fp32"] = "bf16"
+
+
+class Compute(Settings):
+    """Where work runs."""
+
+    engine: Literal["local", "ray"] = "local"
+    workers: int = Field(2, ge=1, description="processes for work that shards")
+    threads: int | None = Field(None, ge=1, description="of a training process; null: the cores that there are")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Project(Settings):
+    """The whole of `midtrain.yaml`."""
+
+    name: str = "midtrain"
+    storage: str = Field(".midtrain/lake", description="directory, relative to this file, or the URI of an object store")
+    storage_options: dict[str, str] = Field({}, description="of the object store client; keys come from the environment")
+    sources: tuple[Source, ...] = Field(min_length=1)
+    generators: tuple[Generator, ...] = ()
+    cleaning: Cleaning = Cleaning()
+    deduplication: Deduplication = Deduplication()
+    raters: tuple[Rater, ...] = ()
+    benchmarks: tuple[Benchmark, ...] = ()
+    curation: Curation = Curation()
+    teacher: TeacherSettings | None = Field(None, description="needed by generators that ask a language model")
+    embedder: EmbedderSettings = EmbedderSettings()
+    compute: Compute = Compute()
+    recipes: tuple[str, ...] = Field(("demo",), description="which are in the graph: names, or paths of YAML files")
+    refresh: str = Field("0 3 * * *", description="cron line of the sources' schedule")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Project":
+        named = [entry.name for entry in (*self.sources, *self.generators)]
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources or generators are called {', '.join(twice)}")
+        for name in named:
+            if not name.replace("-", "_").isidentifier():
+                raise ValueError(f"source name {name!r}: use letters, digits, - and _")
+        return self
+
+    @property
+    def document_sources(self) -> tuple[str, ...]:
+        """Names of all that brings documents: sources, then generators."""
+        return tuple(entry.name for entry in (*self.sources, *self.generators))
+
+
+def path() -> Path:
+    """The project file: what MIDTRAIN_PROJECT names, else midtrain.yaml here or in a directory above."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named).resolve()
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / FILE).exists():
+            return folder / FILE
+    raise MidtrainError(f"there is no {FILE} here or above; run from a project, or name one with {VARIABLE}")
+
+
+def load(file: Path | None = None) -> Project:
+    """Read and check the project file; MidtrainError names what is wrong and where."""
+    return Project.read(file or path())

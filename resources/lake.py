@@ -1,0 +1,41 @@
+"""The lake: where a project keeps its tables, its artifacts and its caches."""
+
+from functools import cached_property
+from pathlib import Path
+
+from midtrain_dagster.artifacts import Artifacts
+from midtrain_dagster.tables import Tables
+
+
+class Lake:
+    """Tables under `storage`, which may be the URI of an object store; artifacts and caches on the local disk.
+
+    `storage` relative to `root`, the project file's directory. Nothing is created before something is written.
+    """
+
+    def __init__(self, root: Path, storage: str = ".midtrain/lake", options: dict[str, str] | None = None):
+        self.root = root.resolve()
+        self.storage, self.options = storage, options
+
+    @property
+    def remote(self) -> bool:
+        return "://" in self.storage
+
+    @property
+    def local(self) -> Path:
+        """Directory for what trainers map into memory and what caches keep."""
+        return self.root / (".midtrain/lake" if self.remote else self.storage)
+
+    @cached_property
+    def tables(self) -> Tables:
+        return Tables(self.storage if self.remote else self.local / "tables", self.options)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        return Artifacts(self.local / "artifacts")
+
+    def cache(self, name: str) -> Path:
+        """A directory whose loss costs time and nothing else."""
+        path = self.local / "cache" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
