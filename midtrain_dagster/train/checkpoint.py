@@ -1,0 +1,94 @@
+"""Checkpoints of a running training: safetensors and JSON, complete or absent.
+
+    OUT/state/step-00000120/weights.safetensors     trainable weights in fp32, whole
+                            optimizer.safetensors   exp_avg.NAME, exp_avg_sq.NAME
+                            average.safetensors     the moving average of the weights, where one is kept
+                            state.json              step, fingerprint, optimizer steps, guards, validations
+
+Tensors are stored whole, so a run resumes on any number of ranks. Imported only inside functions, because safetensors.torch does.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor  # noqa: TID253
+
+from midtrain_dagster.errors import MidtrainError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    average: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save(out: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write `OUT/state/step-N` beside its place and rename it there; then remove all but the newest `keep`."""
+    folder = out / "state"
+    final, partial = folder / f"step-{step:08d}", folder / f".partial-{step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, tensors in (
+        ("weights", checkpoint.weights),
+        ("optimizer", checkpoint.optimizer),
+        ("average", checkpoint.average),
+    ):
+        if tensors:
+            save_file(tensors, partial / f"{name}.safetensors")
+    (partial / "state.json").write_text(json.dumps(checkpoint.state))
+    for file in partial.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for old in complete(out)[: -max(keep, 1)]:
+        shutil.rmtree(old)
+    return final
+
+
+def complete(out: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first. A half-written one has another name and is not among them."""
+    return sorted((out / "state").glob("step-*"))
+
+
+def load(path: Path) -> Checkpoint:
+    tensors = {
+        name: load_file(file) if (file := path / f"{name}.safetensors").exists() else {}
+        for name in ("weights", "optimizer", "average")
+    }
+    try:
+        return Checkpoint(**tensors, state=json.loads((path / "state.json").read_text()))
+    except (OSError, ValueError) as error:
+        raise MidtrainError(f"{path}: not a checkpoint of ours: {error}") from None
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes and bytes: equal weights, equal digest."""
+    import torch
+
+    total = blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def file_digest(folder: Path) -> str:
+    """Of a model directory's configuration and weight files."""
+    total = blake2b(digest_size=16)
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]):
+        total.update(file.name.encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 24):
+                total.update(block)
+    return total.hexdigest()

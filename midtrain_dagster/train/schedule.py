@@ -1,0 +1,184 @@
+"""Learning rates and batch sizes as pure functions of the step.
+
+A phase covers the half-open interval [begin, end) of steps; p = (step - begin) / (end - begin) is in [0, 1) inside it, and
+reaches 1 only at the step after its last. So two phases never claim one step, and the rate is continuous where one phase begins
+at the rate at which the other ended. Warmup-stable-decay (MiniCPM, 2404.06395) is the list warmup, constant, any decay.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.sequences import Sequences
+from midtrain_dagster.train.plan import BatchStage, Phase, TrainingPlan
+
+
+def linear(p: float, start: float, end: float) -> float:
+    """end + (start - end)(1 - p); with start < end it is a warm-up, start 0 gives end·s/W."""
+    return end + (start - end) * (1 - p)
+
+
+def cosine(p: float, start: float, end: float) -> float:
+    """end + (start - end)(1 + cos πp)/2 (Loshchilov and Hutter, 1608.03983)."""
+    return end + (start - end) * (1 + math.cos(math.pi * p)) / 2
+
+
+def power(p: float, start: float, end: float, exponent: float = 0.5) -> float:
+    """end + (start - end)(1 - p^a); a = 1/2 is the 1-sqrt decay of Hägele et al. (2405.18392)."""
+    return end + (start - end) * (1 - p**exponent)
+
+
+def exponential(p: float, start: float, end: float) -> float:
+    """start·(end/start)^p. Both rates are positive; the same curve as `half_life` with its half-life len·ln2 / ln(start/end)."""
+    return start * (end / start) ** p
+
+
+def half_life(steps: float, start: float, half: float) -> float:
+    """start·0.5^(steps / half), `steps` counted from where the decay begins (MiniCPM, 2404.06395)."""
+    return start * 0.5 ** (steps / half)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A phase laid onto steps [begin, end), its rates absolute."""
+
+    phase: Phase
+    begin: int
+    end: int
+    first_rate: float
+    last_rate: float
+
+    def rate(self, step: int) -> float:
+        """Rate at a step of the interval, or at `end`, where the next phase takes over."""
+        p = (step - self.begin) / max(self.end - self.begin, 1)
+        match self.phase.shape:
+            case "constant":
+                return self.first_rate
+            case "warmup" | "linear":
+                return linear(p, self.first_rate, self.last_rate)
+            case "cosine":
+                return cosine(p, self.first_rate, self.last_rate)
+            case "sqrt":
+                return power(p, self.first_rate, self.last_rate)
+            case "power":
+                return power(p, self.first_rate, self.last_rate, self.phase.exponent)
+            case "exponential":
+                return exponential(p, self.first_rate, self.last_rate)
+            case "half_life":
+                return half_life(step - self.begin, self.first_rate, _half_life_of(self.phase))
+
+
+def _half_life_of(phase: Phase) -> float:
+    if not phase.half_life or phase.half_life <= 0:
+        raise MidtrainError("schedule: a half_life phase needs `half_life`, a positive number of steps")
+    return phase.half_life
+
+
+def lay_out(phases: Sequence[Phase], steps: int, peak: float, start: float | None = None) -> list[Stretch]:
+    """Phases on `steps` steps, in order and without a gap.
+
+    Raises MidtrainError when the lengths cannot cover the steps, or an exponential decay would end at zero.
+    """
+    if not phases:
+        raise MidtrainError("schedule: it has no phases")
+    borders = _borders(phases, steps)
+    rate = start if start is not None else 0.0 if phases[0].shape == "warmup" else peak
+    stretches: list[Stretch] = []
+    for phase, begin, end in zip(phases, borders, borders[1:], strict=False):
+        first = rate if phase.start is None else phase.start * peak
+        last = first if phase.shape == "constant" else peak if phase.shape == "warmup" else 0.0
+        if phase.end is not None:
+            last = phase.end * peak
+        if phase.shape == "exponential" and min(first, last) <= 0:
+            raise MidtrainError(
+                "schedule: an exponential phase needs `end` above 0: it halves again and again, never reaching 0"
+            )
+        if phase.shape == "half_life":
+            last = half_life(end - begin, first, _half_life_of(phase))
+        stretches.append(Stretch(phase, begin, end, first, last))
+        rate = last  # also after a phase that rounding left without a step
+    return stretches
+
+
+def _borders(phases: Sequence[Phase], steps: int) -> list[int]:
+    """First step of each phase, and `steps`. Borders are rounded, not lengths, so that shares that sum to 1 cover every step."""
+    lengths = [p.steps if p.steps is not None else None if p.share is None else p.share * steps for p in phases]
+    open_ended = [i for i, length in enumerate(lengths) if length is None]
+    known = sum(length for length in lengths if length is not None)
+    if len(open_ended) > 1:
+        raise MidtrainError("schedule: only one phase may leave its length open; give the others `share` or `steps`")
+    if known > steps + 0.5:
+        raise MidtrainError(f"schedule: its phases take {known:g} steps, the run has {steps}")
+    if not open_ended and known < steps - 0.5:
+        raise MidtrainError(f"schedule: its phases cover {known:g} of {steps} steps; leave one open to take the rest")
+    filled = [steps - known if length is None else length for length in lengths]
+    return [0, *(round(float(x)) for x in np.cumsum(filled)[:-1]), steps]
+
+
+def batch_offsets(
+    sequences: int, base: int, stages: Sequence[BatchStage] = (), epochs: float = 1.0, steps: int | None = None
+) -> np.ndarray:
+    """Where each step begins to read: int64 of steps + 1; step s reads the sequences offsets[s] … offsets[s+1] - 1, modulo the data.
+
+    A stage holds from the step that begins at or after its share of the data. The last step may be smaller, unless `steps` is given.
+    """
+    total = round(sequences * epochs)
+    offsets = [0]
+    ordered = sorted(stages, key=lambda stage: stage.after)
+    while len(offsets) - 1 < steps if steps is not None else offsets[-1] < total:
+        planned = total if steps is None else max(steps * base, 1)
+        size = base
+        for stage in ordered:
+            size = stage.sequences if offsets[-1] >= stage.after * planned else size
+        offsets.append(offsets[-1] + size if steps is not None else min(offsets[-1] + size, total))
+    return np.array(offsets, dtype=np.int64)
+
+
+def batch_factor(size: float, base: float, rule: str) -> float:
+    """How the rate follows the batch size: Adam's √(B/B0) (2205.10287), SGD's B/B0 (1706.02677), or 1."""
+    return {"none": 1.0, "sqrt": math.sqrt(size / base), "linear": size / base}[rule]
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """What every step of a run does: `rates[s]`, and the sequences from `offsets[s]` up to `offsets[s + 1]`."""
+
+    rates: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        return len(self.rates)
+
+
+def timetable(plan: TrainingPlan, sequences: int) -> Timetable:
+    """The whole run before it starts. `sequences`: how many the packed data holds."""
+    if sequences <= 0:
+        raise MidtrainError(f"{plan.sequences}: holds no sequences to train on")
+    offsets = batch_offsets(sequences, plan.batch_sequences, plan.batch_stages, plan.epochs, plan.steps)
+    steps = len(offsets) - 1
+    if steps == 0:
+        raise MidtrainError("training plan: no steps; raise `epochs` or `steps`")
+    rates = np.concatenate(
+        [
+            [stretch.rate(step) for step in range(stretch.begin, stretch.end)]
+            for stretch in lay_out(plan.schedule, steps, plan.peak_learning_rate, plan.start_learning_rate)
+        ]
+    )
+    stages = sorted(plan.batch_stages, key=lambda stage: stage.after)
+    if stages:
+        reached = offsets[:-1, None] >= np.array([stage.after for stage in stages]) * (
+            offsets[-1] if plan.steps is None else steps * plan.batch_sequences
+        )
+        sizes = np.array([plan.batch_sequences, *(stage.sequences for stage in stages)])[reached.sum(axis=1)]
+        rates = rates * np.array([batch_factor(size, plan.batch_sequences, plan.batch_rate_rule) for size in sizes])
+    return Timetable(rates, offsets)
+
+
+def learning_rates(plan: TrainingPlan) -> np.ndarray:
+    """(steps,) learning rate of every step, for a plot before the run."""
+    return timetable(plan, Sequences.open(Path(plan.sequences)).count).rates
