@@ -1,7 +1,46 @@
-"""`midtrain mix`: the stage on plain files."""
+"""`midtrain mix`: documents to packed sequences, on plain files."""
+
+import time
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands."""
+    app.command("mix")(mix)
+
+
+def mix(
+    in_: Annotated[list[Path], typer.Option("--in", help="Documents: JSONL or Parquet with id and text, or directories.")],
+    tokenizer: Annotated[Path, typer.Option(help="Directory of a fast tokenizer.")],
+    out: Annotated[Path, typer.Option(help="Directory for the packed sequences.")],
+    sequence_length: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 4096,
+    budget_tokens: Annotated[int | None, typer.Option(help="Tokens to pack; default: most without repetition.")] = None,
+    mixture: Annotated[Path | None, typer.Option(help="YAML with the mixture's settings.")] = None,
+    method: Annotated[str, typer.Option(help="best_fit or concatenate.")] = "best_fit",
+    mask_prompts: Annotated[bool, typer.Option(help="Leave prompts out of the loss.")] = False,
+    seed: Annotated[int, typer.Option(help="Which documents are taken, and the order of the sequences.")] = 0,
+) -> None:
+    """Divide a token budget among components, choose documents, and pack them into sequences."""
+    from midtrain_dagster.commands import console
+    from midtrain_dagster.mix.run import mix_files
+    from midtrain_dagster.recipes.mixture import Mixture, Packing
+
+    started = time.monotonic()
+    settings = Mixture.read(mixture) if mixture else Mixture()
+    changed = {**settings.model_dump(), "seed": seed or settings.seed}
+    if budget_tokens is not None:
+        changed["budget_tokens"] = budget_tokens
+    packing = {"sequence_length": sequence_length, "method": method, "mask_prompts": mask_prompts, "seed": seed}
+    counts = mix_files(
+        in_,
+        tokenizer,
+        out,
+        Mixture.check(changed, where="mix"),
+        Packing.check(packing, where="mix"),
+        console.progress("tokenize", "tokens"),
+        console.progress("pack", "tokens"),
+    )
+    console.result({**counts, "seconds": round(time.monotonic() - started, 2)})

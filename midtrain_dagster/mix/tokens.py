@@ -1,0 +1,192 @@
+"""Tokens of texts, made once per document version and kept on disk.
+
+A `TokenStore` is a directory: `tokens.bin` holds the tokens of every text one after another, each followed by the
+end-of-text token; `index.parquet` says where the text with a given hash begins and how many tokens it has. Texts that are
+already there are not tokenized again. Tokenization runs in the Rust tokenizer, in batches, on all cores.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.progress import Progress
+
+INDEX_SCHEMA = pl.Schema(
+    [("text_hash", pl.String()), ("offset", pl.Int64()), ("tokens", pl.Int64()), ("prompts", pl.List(pl.Int64()))]
+)
+BATCH_CHARACTERS = 4 << 20
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer in a directory, offline. Raises MidtrainError where there is none."""
+    from transformers import AutoTokenizer
+
+    gguf = next(iter(sorted(path.glob("*.gguf"))), None) if path.is_dir() else None
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, **({"gguf_file": gguf.name} if gguf else {}))
+    except (OSError, ValueError) as error:
+        raise MidtrainError(f"{path}: no tokenizer can be loaded from here: {' '.join(str(error).split())[:200]}") from None
+
+
+def end_of_text(tokenizer: Any) -> int:
+    """The token that ends a document: `<|endoftext|>` where the vocabulary has it, else the tokenizer's end of sequence."""
+    known = tokenizer.get_vocab()
+    for name in ("<|endoftext|>", "<|end_of_text|>"):
+        if name in known:
+            return int(known[name])
+    if tokenizer.eos_token_id is None:
+        raise MidtrainError("the tokenizer has no end-of-text token: set its eos_token")
+    return int(tokenizer.eos_token_id)
+
+
+def tokenize(texts: Sequence[str], tokenizer: Any, parse_special_tokens: bool = False) -> list[Any]:
+    """Encodings of texts (`ids`, and character `offsets`), without special tokens added, one Rust call for all of them.
+
+    Unless `parse_special_tokens`, text that spells a special token stays text: a page about language models must not end
+    its document in the middle. Raises MidtrainError for a tokenizer without a Rust backend.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "_tokenizer", None)
+    if backend is None or not hasattr(backend, "encode_batch"):
+        raise MidtrainError(f"{type(tokenizer).__name__} is not a fast tokenizer: convert it to tokenizer.json")
+    with _plain(backend, parse_special_tokens):
+        return list(backend.encode_batch(list(texts), add_special_tokens=False))
+
+
+@contextmanager
+def _plain(backend: Any, parse_special_tokens: bool) -> Iterator[None]:
+    """The backend without truncation and padding, and with special tokens as text where wanted; restored afterwards."""
+    before = backend.encode_special_tokens, backend.truncation, backend.padding
+    backend.encode_special_tokens = not parse_special_tokens
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        yield
+    finally:
+        backend.encode_special_tokens = before[0]
+        if before[1]:
+            backend.enable_truncation(**before[1])
+        if before[2]:
+            backend.enable_padding(**before[2])
+
+
+class TokenStore:
+    """Tokens by text hash, on disk; opened for reading and for adding. One writer at a time."""
+
+    def __init__(self, path: Path, tokenizer: Any, parse_special_tokens: bool = False):
+        """Open or begin the store in `path`. Raises MidtrainError where it was made with another tokenizer."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.path, self.tokenizer, self.parse_special_tokens = path, tokenizer, parse_special_tokens
+        self.end_of_text = end_of_text(tokenizer)
+        self.vocab_size = len(tokenizer)
+        self.dtype = np.dtype("<u2" if self.vocab_size <= 1 << 16 else "<u4")
+        self._check_tokenizer()
+        index = path / "index.parquet"
+        self.index = pl.read_parquet(index) if index.exists() else pl.DataFrame(schema=INDEX_SCHEMA)
+        self._known = set(self.index["text_hash"])
+        self._length = int(self.index.select((pl.col("offset") + pl.col("tokens")).max()).item() or 0)
+
+    def _check_tokenizer(self) -> None:
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        about = {
+            "tokenizer": _digest(backend.to_str() if backend is not None else type(self.tokenizer).__name__),
+            "end_of_text": self.end_of_text,
+            "parse_special_tokens": self.parse_special_tokens,
+        }
+        file = self.path / "store.json"
+        if file.exists() and json.loads(file.read_text()) != about:
+            raise MidtrainError(
+                f"{self.path}: these tokens were made with another tokenizer; choose another directory or remove it"
+            )
+        file.write_text(json.dumps(about))
+
+    def add(self, documents: pl.DataFrame, progress: Progress | None = None) -> int:
+        """Tokenize the documents (`text, text_hash`, optionally `metadata`) that are not there yet; returns how many.
+
+        The index is replaced when all are written, so that a process that dies leaves the store as it was.
+        """
+        new = documents.filter(~pl.col("text_hash").is_in(list(self._known))).unique(
+            "text_hash", keep="first", maintain_order=True
+        )
+        rows: list[dict[str, Any]] = []
+        position = self._length
+        file = self.path / "tokens.bin"
+        with file.open("r+b" if file.exists() else "wb") as out:
+            out.truncate(position * self.dtype.itemsize)
+            out.seek(0, 2)
+            for batch in _batches(new):
+                metadata = batch["metadata"] if "metadata" in batch.columns else [None] * len(batch)
+                encodings = tokenize(batch["text"].to_list(), self.tokenizer, self.parse_special_tokens)
+                for hash_, about, encoding in zip(batch["text_hash"], metadata, encodings, strict=True):
+                    ids = np.array([*encoding.ids, self.end_of_text], dtype=self.dtype)
+                    out.write(ids.tobytes())
+                    prompts = prompt_tokens(about, encoding.offsets) if about and "prompt_characters" in about else []
+                    rows.append({"text_hash": hash_, "offset": position, "tokens": len(ids), "prompts": prompts})
+                    position += len(ids)
+                    if progress:
+                        progress.advance(len(ids))
+        if rows:
+            self.index = pl.concat([self.index, pl.DataFrame(rows, schema=INDEX_SCHEMA)])
+            self._known.update(row["text_hash"] for row in rows)
+            self._length = position
+            self._save()
+        return len(rows)
+
+    def _save(self) -> None:
+        partial = self.path / "index.parquet.partial"
+        self.index.write_parquet(partial)
+        partial.replace(self.path / "index.parquet")
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """All tokens, one dimension, read-only memory map."""
+        if self._length == 0:
+            return np.empty(0, self.dtype)
+        return np.memmap(self.path / "tokens.bin", dtype=self.dtype, mode="r", shape=(self._length,))
+
+    def count(self, documents: pl.DataFrame) -> pl.DataFrame:
+        """`documents` with columns `tokens` (end-of-text included), `offset`, `prompts`, in the same order.
+
+        Raises MidtrainError where a document's text has not been added.
+        """
+        found = documents.drop("tokens", "offset", "prompts", strict=False).join(
+            self.index, on="text_hash", how="left", maintain_order="left"
+        )
+        missing = found.filter(pl.col("tokens").is_null())
+        if len(missing):
+            raise MidtrainError(
+                f"{self.path}: {len(missing)} documents have no tokens here, first {missing['id'][0]}; add them first"
+            )
+        return found
+
+
+def prompt_tokens(metadata: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Flat list start, end, start, end, … of the tokens that begin inside a prompt.
+
+    `metadata` is JSON with `prompt_characters`: a count from the beginning of the text, or a list of [start, end].
+    """
+    named = json.loads(metadata).get("prompt_characters") or []
+    ranges = [[0, named]] if isinstance(named, int) else named
+    starts = np.array([start for start, _ in offsets])
+    result: list[int] = []
+    for begin, end in ranges:
+        result += [int(np.searchsorted(starts, begin)), int(np.searchsorted(starts, end))]
+    return result
+
+
+def _batches(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    if documents.is_empty():
+        return
+    size = documents["text"].str.len_bytes().cast(pl.Int64).cum_sum() // BATCH_CHARACTERS
+    yield from documents.with_columns(_batch=size).partition_by("_batch", maintain_order=True, include_key=False)
+
+
+def _digest(text: str) -> str:
+    from hashlib import blake2b
+
+    return blake2b(text.encode(), digest_size=16).hexdigest()
