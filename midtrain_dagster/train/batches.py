@@ -1,6 +1,11 @@
-"""Which sequences a step reads, and how ranks and micro-batches share them. Imported only inside functions (it imports torch)."""
+"""Which sequences a step reads, and how ranks and micro-batches share them.
+
+Imported only inside functions, because it imports torch.
+"""
 
 from collections.abc import Iterator
+from functools import lru_cache
+from math import ceil
 
 import numpy as np
 import torch  # noqa: TID253
@@ -9,9 +14,21 @@ from torch import Tensor  # noqa: TID253
 from midtrain_dagster.sequences import Sequences
 
 
-def rows_of_step(offsets: np.ndarray, step: int, count: int) -> np.ndarray:
-    """Sequence numbers of one step, in reading order; the data repeats from its beginning."""
-    return np.arange(offsets[step], offsets[step + 1]) % count
+def rows_of_step(offsets: np.ndarray, step: int, count: int, seed: int | None = None) -> np.ndarray:
+    """Sequence numbers of one step; when all were read, the data repeats.
+
+    Without a seed they come in the packed order, which may be a curriculum; with one, each epoch has its own random order.
+    """
+    places = np.arange(offsets[step], offsets[step + 1])
+    if seed is None:
+        return places % count
+    epochs, within = np.divmod(places, count)
+    return np.concatenate([order_of_epoch(count, seed, int(e))[within[epochs == e]] for e in np.unique(epochs)])
+
+
+@lru_cache(maxsize=2)
+def order_of_epoch(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def micro_batches(
@@ -23,15 +40,10 @@ def micro_batches(
     reads a row again with no target in it.
     """
     mine = rows[rank::world]
-    rounds = -(-(-(-len(rows) // world)) // micro)
+    rounds = ceil(ceil(len(rows) / world) / micro)
     for number in range(rounds):
         chosen = mine[number * micro : (number + 1) * micro]
         arrays = sequences.batch(chosen if len(chosen) else rows[:1])
         if not len(chosen):
             arrays["target"][:] = False
         yield {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
-
-
-def targets_of(sequences: Sequences, rows: np.ndarray) -> int:
-    """How many tokens of these sequences count in the loss."""
-    return int(sequences.batch(rows)["target"][:, 1:].sum())

@@ -5,7 +5,7 @@
                             average.safetensors     the moving average of the weights, where one is kept
                             state.json              step, fingerprint, optimizer steps, guards, validations
 
-Tensors are stored whole, so a run resumes on any number of ranks. Imported only inside functions, because safetensors.torch does.
+Tensors are stored whole, so a run resumes on any number of ranks. Imported only inside functions (it imports torch).
 """
 
 import json

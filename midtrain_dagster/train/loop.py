@@ -152,7 +152,7 @@ def one_step(run: Training) -> dict[str, Any]:
     started = time.perf_counter()
     torch.manual_seed(hash((run.plan.seed, run.step, run.ranks.rank)) % (1 << 63))
     rate = float(run.times.rates[run.step])
-    rows = rows_of_step(run.times.offsets, run.step, run.data.count)
+    rows = rows_of_step(run.times.offsets, run.step, run.data.count, run.plan.order_seed)
     sums = gradient(run, rows)
     targets = float(sums[:, 1].sum())
     loss = float(sums[:, 0].sum()) / max(targets, 1.0)
@@ -239,13 +239,14 @@ def assess(run: Training) -> None:
     run.validations.append({"step": run.step, "sets": found})
     general = found.get(guards.general_validation)
     if general and run.watch.forgets(general["loss"]):
-        run.stopped = f"general loss {general['loss']:.4f} is over {run.watch.general_before:.4f} + {guards.general_tolerance}"
+        before = run.watch.general_before
+        run.stopped = f"general loss {general['loss']:.4f} is over {before:.4f} + {guards.general_tolerance}"
         if guards.general_action == "rollback" and checkpoints.complete(Path(run.plan.out)):
             seen, reason = run.validations, run.stopped
             restore(run, checkpoints.load(checkpoints.complete(Path(run.plan.out))[-1]))
             run.validations, run.stopped = seen, f"{reason}; rolled back to step {run.step}"
-    elif (
-        (guards.general_action == "rollback" and guards.general_tolerance is not None) or due(run.step, run.plan.checkpoint_every)
+    elif (guards.general_action == "rollback" and guards.general_tolerance is not None) or due(
+        run.step, run.plan.checkpoint_every
     ):
         save(run)
 

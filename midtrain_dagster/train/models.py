@@ -80,8 +80,8 @@ def save_model(
 ) -> dict[str, Tensor]:
     """Write a model directory that plain transformers loads: config, one safetensors file, and the source's tokenizer.
 
-    `tensors` holds the trained weights by parameter name of `model`; the rest is taken from it. Adapters are merged: W + scale·BA
-    in fp32, so the merged model computes what base and adapter computed. Returns what was written.
+    `tensors` holds the trained weights by parameter name of `model`; the rest is taken from it. Adapters are merged in fp32,
+    W + scale·BA, so the merged model computes what base and adapter computed. Returns what was written.
     """
     out.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():

@@ -121,6 +121,10 @@ class TrainingPlan:
     checkpoint_every: int = 100
     keep_checkpoints: int = 1
     seed: int = 0
+    order_seed: int | None = None
+    """None: sequences are read as they were packed; else in a random order by this seed, another in each epoch."""
+    soup_seeds: tuple[int, ...] = ()
+    """Train once for each of these as `order_seed`, and average the weights (model soups 2203.05482; OLMo 2, 2501.00656)."""
     threads: int | None = None
     peak_flops: float | None = None
     """Of the device in the precision used, for MFU; None: known for common GPUs, otherwise MFU is not reported."""

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def pack(
         for _ in range(count):
             borders = [0, *sorted(random.choice(np.arange(3, length - 4), 2, replace=False).tolist()), length - 1]
             tokens, spans = np.zeros(length, np.int64), []
-            for start, end in zip(borders, borders[1:], strict=False):
+            for start, end in itertools.pairwise(borders):
                 component = int(random.integers(len(components)))
                 first = random.integers(VOCABULARY)
                 tokens[start:end] = (first + np.arange(end - start) * (component + 1)) % VOCABULARY
