@@ -1,0 +1,244 @@
+"""Runs a generator over its parents: every request once, every parent accounted for.
+
+The durable record is the teacher's cache: a run that was killed asks only for what it had not received, and comes to
+the same documents.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import duckdb
+import polars as pl
+
+from midtrain_dagster.documents import document_id, documents
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.progress import Progress
+from midtrain_dagster.synthesize.generator import Conversation, Draft, Generator, Parent, Rejected, Verdict
+from midtrain_dagster.synthesize.prompts import prompt_hash
+from midtrain_dagster.synthesize.teacher import Reply, Request, Teacher, ask
+
+SAMPLE_CHARACTERS = 400
+
+OUTCOMES = pl.Schema(
+    {
+        "parent_id": pl.String,
+        "request": pl.Int32,  # number in the parent's conversation; null: a verdict on the parent, nothing asked
+        "accepted": pl.Boolean,  # null: a step whose reply went into a later request
+        "reason": pl.String,  # why not; null when accepted
+        "document_id": pl.String,  # what came of it
+        "prompt_tokens": pl.Int64,
+        "completion_tokens": pl.Int64,
+        "cost": pl.Float64,  # paid now; zero from the cache
+        "cached": pl.Boolean,
+        "sample": pl.String,  # beginning of the text
+    }
+)
+
+
+class Synthesized(NamedTuple):
+    """What a generator made, and what became of every request and parent."""
+
+    documents: pl.DataFrame  # documents.SCHEMA, sorted by id
+    outcomes: pl.DataFrame  # OUTCOMES, in order of parents and requests
+
+
+def choose(frame: pl.DataFrame, generator: Generator, limit: int | None = None) -> pl.DataFrame:
+    """The parents in a frame of documents and attributes: the generator's SQL condition, then `limit` by a hash of id.
+
+    Raises MidtrainError for a condition that is no SQL or names columns that are not there.
+    """
+    limit = limit if limit is not None else generator.settings.limit
+    connection = duckdb.connect()
+    connection.register("documents", frame.to_arrow())
+    order = "order by md5(id), id" + (f" limit {int(limit)}" if limit is not None else "")
+    try:
+        return connection.sql(f"select * from documents where ({generator.select()}) {order}").pl().sort("id")
+    except duckdb.Error as error:
+        problem = " ".join(str(error).split())[:300]
+        raise MidtrainError(f"generator {generator.settings.name}: `where: {generator.select()}` failed: {problem}") from None
+    finally:
+        connection.close()
+
+
+def synthesize(
+    parents: pl.DataFrame,
+    generator: Generator,
+    teacher: Teacher | None,
+    progress: Progress | None = None,
+    batch: int = 2048,
+) -> Synthesized:
+    """Documents made from `parents` (columns id, text and what else documents have), in batches of `batch` conversations.
+
+    `progress` counts parents. Raises MidtrainError when the generator needs a teacher and there is none.
+    """
+    if teacher is None and generator.needs_teacher:
+        raise MidtrainError(f"generator {generator.settings.name} needs a teacher; the project file names none")
+    account = _account(generator, teacher)
+    rows: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
+    tasks = list(generator.arrange(_parents(parents)))
+    for start in range(0, len(tasks), batch):
+        for talk in _run(generator, tasks[start : start + batch], teacher, progress):
+            made, told = _record(generator, talk, account)
+            rows += made
+            outcomes += told
+    frame = documents(rows).unique("id", keep="first", maintain_order=True).sort("id")
+    return Synthesized(frame, pl.DataFrame(outcomes, schema=OUTCOMES))
+
+
+@dataclass
+class Talk:
+    """One conversation: its parents, what was asked and answered so far, and how it ended."""
+
+    parents: tuple[Parent, ...]
+    course: Conversation
+    asked: list[Request]
+    replies: list[Reply]
+    pending: list[Request]
+    verdicts: list[Verdict] | None = None
+
+    def go_on(self, replies: list[Reply] | None) -> None:
+        """Hand in the replies to what is pending; afterwards there is more pending, or there are verdicts."""
+        if replies is not None:
+            self.asked += self.pending
+            self.replies += replies
+        self.pending = []
+        try:
+            self.pending = next(self.course) if replies is None else self.course.send(replies)
+        except StopIteration as end:
+            self.verdicts = end.value
+        except Rejected as rejected:
+            last = len(self.replies) - 1 if self.replies else None
+            self.verdicts = [Verdict(last, None, str(rejected), self.replies[-1].text if self.replies else "")]
+
+
+def _run(
+    generator: Generator, tasks: Sequence[tuple[Parent, ...]], teacher: Teacher | None, progress: Progress | None
+) -> list[Talk]:
+    """Hold all conversations, in lockstep: the requests of all that still talk go to the teacher together."""
+    talks = [Talk(parents, generator.converse(parents), [], [], []) for parents in tasks]
+    for talk in talks:
+        talk.go_on(None)
+    while open_talks := [talk for talk in talks if talk.verdicts is None]:
+        if teacher is None:
+            raise MidtrainError(f"generator {generator.settings.name} asked for a teacher and there is none")
+        replies = iter(ask(teacher, [request for talk in open_talks for request in talk.pending]))
+        for talk in open_talks:
+            talk.go_on([next(replies) for _ in talk.pending])
+            if progress and talk.verdicts is not None:
+                progress.advance(len(talk.parents))
+    return talks
+
+
+def _record(generator: Generator, talk: Talk, account: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A conversation as rows of documents and of outcomes; each request and each parent has at least one outcome."""
+    rows, outcomes, told = [], [], set[int]()
+    for number, verdict in enumerate(talk.verdicts or []):
+        made = None
+        if verdict.draft is not None:
+            rows.append(_document(generator, talk.parents, verdict.draft, number, account))
+            made = rows[-1]["id"]
+        first = verdict.request is not None and verdict.request not in told
+        told |= {verdict.request} if verdict.request is not None else set()
+        reply = talk.replies[verdict.request] if first and verdict.request is not None else Reply()
+        for position, parent in enumerate(talk.parents):
+            outcomes.append(
+                _outcome(parent, verdict.request, made, verdict.reason, reply if position == 0 else Reply(), verdict.sample)
+            )
+    for number, reply in enumerate(talk.replies):
+        if number not in told:
+            step = {"accepted": None, "reason": f"failed: {reply.error}" if reply.error else None}
+            outcomes.append({**_outcome(talk.parents[0], number, None, None, reply, reply.text), **step})
+    return rows, outcomes
+
+
+def _outcome(
+    parent: Parent, request: int | None, made: str | None, reason: str | None, reply: Reply, sample: str
+) -> dict[str, Any]:
+    return {
+        "parent_id": parent.id,
+        "request": request,
+        "accepted": made is not None,
+        "reason": reason,
+        "document_id": made,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "cost": reply.cost,
+        "cached": reply.cached,
+        "sample": sample[:SAMPLE_CHARACTERS],
+    }
+
+
+def _document(
+    generator: Generator, parents: tuple[Parent, ...], draft: Draft, number: int, account: dict[str, Any]
+) -> dict[str, Any]:
+    licenses = {parent.license for parent in parents}
+    name = generator.settings.name
+    locator = "+".join(parent.id for parent in parents) + f"/{number}"
+    return {
+        "id": document_id(name, locator),
+        "text": draft.text,
+        "source": name,
+        "domain": generator.settings.domain or parents[0].domain,
+        "format": draft.format,
+        "language": draft.language or parents[0].language,
+        "license": licenses.pop() if len(licenses) == 1 else None,
+        "parent_ids": [parent.id for parent in parents],
+        "generator": json.dumps(account, ensure_ascii=False, sort_keys=True),
+        "metadata": json.dumps(dict(draft.metadata), ensure_ascii=False, sort_keys=True) if draft.metadata else None,
+    }
+
+
+def _account(generator: Generator, teacher: Teacher | None) -> dict[str, Any]:
+    """How the documents came about: model, prompts with their hashes, every setting that shapes them."""
+    settings = generator.settings.model_dump(mode="json", exclude={"parents", "where", "limit", "name", "kind"})
+    return {
+        "name": generator.settings.name,
+        "kind": getattr(generator.settings, "kind", ""),
+        "model": teacher.model if teacher is not None and generator.needs_teacher else None,
+        "prompts": {f"{name}.txt": prompt_hash(name) for name in generator.prompts},
+        "parameters": settings,
+    }
+
+
+def _parents(frame: pl.DataFrame) -> list[Parent]:
+    known = ("id", "text", "source", "domain", "language", "license", "url", "metadata")
+    return [_parent(row) for row in frame.select([name for name in known if name in frame.columns]).iter_rows(named=True)]
+
+
+def _parent(row: dict[str, Any]) -> Parent:
+    metadata = row.pop("metadata", None)
+    try:
+        values = json.loads(metadata) if metadata else {}
+    except ValueError:
+        values = {}
+    return Parent(**{**row, "source": row.get("source") or "", "metadata": values if isinstance(values, dict) else {}})
+
+
+def samples(outcomes: pl.DataFrame, number: int = 3) -> Iterator[dict[str, Any]]:
+    """The first `number` accepted texts, for a report."""
+    yield from (
+        outcomes.filter(pl.col("accepted")).head(number).select("parent_id", "document_id", "sample").iter_rows(named=True)
+    )
+
+
+def summary(result: Synthesized) -> dict[str, Any]:
+    """parents, requests, documents, tokens, cost and the count of every reason: one row of the report's table."""
+    outcomes = result.outcomes
+    judged = outcomes.filter(pl.col("accepted").is_not_null())
+    reasons = (
+        judged.filter(~pl.col("accepted"))["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False])
+    )
+    return {
+        "parents": outcomes["parent_id"].n_unique(),
+        "requests": outcomes.filter(pl.col("request").is_not_null()).select("parent_id", "request").n_unique(),
+        "documents": len(result.documents),
+        "accepted_share": round(float(judged["accepted"].mean() or 0.0), 4) if len(judged) else None,  # type: ignore[arg-type]
+        "prompt_tokens": int(outcomes["prompt_tokens"].sum()),
+        "completion_tokens": int(outcomes["completion_tokens"].sum()),
+        "cached": int(outcomes["cached"].sum()),
+        "cost": float(outcomes["cost"].sum()),
+        "rejected": dict(reasons.iter_rows()),
+    }

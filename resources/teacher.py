@@ -1,0 +1,71 @@
+"""The teacher: any OpenAI-compatible endpoint, a local transformers model, or a script, behind one interface.
+
+`teacher(settings, cache)` is what assets and commands call: it chooses by kind and puts the cache, the accounts and the
+budget in front.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.progress import Progress
+from midtrain_dagster.project.teacher import TeacherSettings
+from midtrain_dagster.synthesize.teacher import Reply, Request, Teacher, structured
+from resources.teacher_cache import CachedTeacher
+from resources.teacher_local import LocalTeacher
+from resources.teacher_openai import OpenAITeacher
+
+__all__ = ["CachedTeacher", "FakeTeacher", "LocalTeacher", "OpenAITeacher", "teacher"]
+
+
+def teacher(settings: TeacherSettings, cache: Path) -> CachedTeacher:
+    """The teacher that `settings` describe, every reply kept in the SQLite file `cache` (or `settings.cache`)."""
+    return CachedTeacher(uncached(settings), settings.cache or cache, settings.prices, settings.budget)
+
+
+def uncached(settings: TeacherSettings) -> Teacher:
+    """The teacher itself, without memory or budget."""
+    match settings.kind:
+        case "openai":
+            return OpenAITeacher(settings)
+        case "local":
+            return LocalTeacher(settings)
+        case "fake":
+            return FakeTeacher(settings.script)
+    raise MidtrainError(f"no teacher of kind {settings.kind}")
+
+
+class FakeTeacher:
+    """Answers from a script: a mapping of words in the last message to the answer, or a function of the request.
+
+    A request that the script does not know gets an error reply, as from an endpoint that refuses. Tokens are words.
+    """
+
+    paid_attempts = 1
+
+    def __init__(self, script: Mapping[str, str] | Callable[[Request], str | Reply], model: str = "fake"):
+        self.script, self.model = script, model
+        self.asked: list[Request] = []
+
+    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+        for position, request in enumerate(requests):
+            self.asked.append(request)
+            if progress:
+                progress.advance(1)
+            yield position, structured(self._reply(request), request.parameters.json_schema)
+
+    def _reply(self, request: Request) -> Reply:
+        prompt = str(request.messages[-1]["content"])
+        if callable(self.script):
+            answer: str | Reply | None = self.script(request)
+        else:
+            answer = next((text for words, text in self.script.items() if words in prompt), None)
+        if answer is None:
+            return Reply(error="not in the script", detail=prompt[:200])
+        if isinstance(answer, Reply):
+            return answer
+        words = answer.split(" ")
+        limit = request.parameters.max_tokens
+        whole = len(words) <= limit
+        tokens = sum(len(str(message["content"]).split()) for message in request.messages)
+        return Reply(" ".join(words[:limit]), None, "", tokens, min(len(words), limit), "stop" if whole else "length")

@@ -1,0 +1,248 @@
+"""The teacher behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, or a paid API.
+
+Asynchronous, as many requests in flight as the endpoint bears. A server may accept `n`, `stop` or a JSON schema and
+ignore it, so replies are checked here. The key is read from the environment when needed and is kept in no attribute.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.progress import Progress
+from midtrain_dagster.project.teacher import TeacherSettings
+from midtrain_dagster.synthesize.teacher import Reply, Request, structured
+
+MOST_WAIT = 30.0  # seconds between two attempts
+
+
+class OpenAITeacher:
+    """Bounded concurrency that adapts, retries with backoff and jitter, time-outs, verified structured output."""
+
+    def __init__(self, settings: TeacherSettings):
+        self.settings, self.model = settings, settings.model
+        self.paid_attempts = 1 + settings.paid_retries
+        self._schemas_offered = True  # until the endpoint refuses one
+
+    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+        """Replies as they arrive. Runs its own event loop in the caller's thread, and only while the caller asks."""
+        loop = asyncio.new_event_loop()
+        client = self._client()
+        pace = Pace(self.settings.concurrency)
+        answers: asyncio.Queue[tuple[int, Reply]] = asyncio.Queue()
+        running: dict[int, asyncio.Task[None]] = {}
+
+        async def work(position: int, request: Request) -> None:
+            answers.put_nowait((position, await self._answer(client, request, pace)))
+
+        source = enumerate(requests)
+        exhausted = False
+        try:
+            while running or not exhausted:
+                while not exhausted and pace.room(len(running)):
+                    position, request = next(source, (-1, None))
+                    exhausted = request is None
+                    if request is not None:
+                        running[position] = loop.create_task(work(position, request))
+                if not running:
+                    break
+                arrived = [loop.run_until_complete(answers.get())]
+                while not answers.empty():
+                    arrived.append(answers.get_nowait())
+                for position, reply in arrived:
+                    del running[position]
+                    if progress:
+                        progress.advance(1)
+                    yield position, reply
+        finally:
+            for task in running.values():
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*running.values(), return_exceptions=True))
+            loop.run_until_complete(client.close())
+            loop.close()
+
+    def _key(self) -> str:
+        name = self.settings.api_key_env
+        if name is None:
+            return "none"
+        key = os.environ.get(name)
+        if not key:
+            raise MidtrainError(
+                f"teacher {self.model}: the environment variable {name} holds no key; set it, or api_key_env: null"
+            )
+        return key
+
+    def _client(self) -> Any:
+        import openai
+
+        address: dict[str, Any] = {"base_url": self.settings.base_url} if self.settings.base_url else {}
+        return openai.AsyncOpenAI(api_key=self._key(), max_retries=0, timeout=self.settings.timeout, **address)
+
+    async def _answer(self, client: Any, request: Request, pace: "Pace") -> Reply:
+        """One request, attempted until it is answered, cannot be, or patience ends. Never raises."""
+        dice = random.Random(request.key(self.model))
+        paid = Reply()
+        reply, charged = Reply(error="not tried"), 0
+        for attempt in range(self.settings.retries + 1):
+            async with pace:
+                try:
+                    reply = await self._attempt(client, request)
+                    failure = Failure(reply.error or "", again=True, charged=True) if reply.error else None
+                except Exception as error:
+                    failure = self._failure(error)
+                    reply = Reply(error=failure.reason, detail=failure.detail)
+            pace.learn(failure)
+            if failure is None:
+                break
+            if failure.charged:
+                charged += 1
+                paid = _charge(paid, reply, request)
+                reply = replace(reply, prompt_tokens=0, completion_tokens=0)
+            if not failure.again or attempt == self.settings.retries or charged > self.settings.paid_retries:
+                break
+            wait = min(self.settings.backoff * 2**attempt, MOST_WAIT)
+            await pace.sleep(max(failure.wait, dice.uniform(wait / 2, wait)))
+        return replace(
+            reply,
+            prompt_tokens=reply.prompt_tokens + paid.prompt_tokens,
+            completion_tokens=reply.completion_tokens + paid.completion_tokens,
+        )
+
+    async def _attempt(self, client: Any, request: Request) -> Reply:
+        parameters = request.parameters
+        options: dict[str, Any] = {"stop": list(parameters.stop)} if parameters.stop else {}
+        if parameters.json_schema is not None and self._schemas_offered:
+            shape = {"name": "reply", "schema": dict(parameters.json_schema)}
+            options["response_format"] = {"type": "json_schema", "json_schema": shape}
+        try:
+            answer = await self._send(client, request, options)
+        except Exception as error:
+            if "response_format" not in options or getattr(error, "status_code", None) not in (400, 422):
+                raise
+            self._schemas_offered = False
+            answer = await self._send(client, request, {k: v for k, v in options.items() if k != "response_format"})
+        return structured(_reply(answer, parameters.stop), parameters.json_schema)
+
+    async def _send(self, client: Any, request: Request, options: dict[str, Any]) -> Any:
+        parameters = request.parameters
+        return await client.chat.completions.create(
+            model=self.model,
+            messages=[dict(message) for message in request.messages],
+            max_tokens=parameters.max_tokens,
+            temperature=parameters.temperature,
+            top_p=parameters.top_p,
+            seed=parameters.seed,
+            **options,
+        )
+
+    def _failure(self, error: Exception) -> "Failure":
+        """What an exception of the client means. The key never gets into the text, whatever the server echoes."""
+        import openai
+
+        detail = " ".join(str(error).replace(self._key(), "***").split())[:300]
+        if isinstance(error, openai.APITimeoutError):
+            return Failure("timeout", again=True, charged=True, detail=detail)
+        if isinstance(error, openai.APIConnectionError):
+            return Failure("connection", again=True, detail=detail)
+        if isinstance(error, openai.APIStatusError):
+            status = error.status_code
+            wait = _seconds(error.response.headers.get("retry-after"))
+            slow = status == 429 or (status == 503 and wait > 0)
+            return Failure(
+                f"status {status}", status in (408, 409, 425, 429) or status >= 500, detail=detail, slow=slow, wait=wait
+            )
+        return Failure("garbled", again=True, charged=True, detail=f"{type(error).__name__}: {detail}")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt came to nothing: may it be tried again, have we paid, does the endpoint ask us to slow down."""
+
+    reason: str
+    again: bool
+    charged: bool = False
+    detail: str = ""
+    slow: bool = False
+    wait: float = 0.0
+
+
+@dataclass
+class Pace:
+    """How many requests may be in flight: additive increase, multiplicative decrease (Chiu and Jain, 1989).
+
+    Only a 429, or a 503 that says when to come back, lowers the limit, once per `limit` outcomes so that one burst of
+    refusals counts once; a server that merely fails now and then keeps its load. A request that waits for its
+    next attempt holds no place, so `room` lets others start meanwhile.
+    """
+
+    most: int
+    limit: float = 0.0
+    flying: int = 0
+    asleep: int = 0
+    outcomes: int = 0
+    _free: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def __post_init__(self) -> None:
+        self.limit = float(self.most)
+
+    def room(self, running: int) -> bool:
+        """Whether to start another request beside the `running` ones."""
+        return running - self.asleep < self.limit and running < 4 * self.most
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for the next attempt of a request, without holding its place."""
+        self.asleep += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.asleep -= 1
+
+    async def __aenter__(self) -> None:
+        async with self._free:
+            await self._free.wait_for(lambda: self.flying < max(1, int(self.limit)))
+            self.flying += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        async with self._free:
+            self.flying -= 1
+            self._free.notify()
+
+    def learn(self, failure: Failure | None) -> None:
+        """Adjust to how an attempt went."""
+        self.outcomes += 1
+        if failure is not None and failure.slow:
+            if self.outcomes >= self.limit:
+                self.limit, self.outcomes = max(1.0, self.limit * 0.7), 0
+        elif failure is None and self.limit < self.most:
+            self.limit = min(self.most, self.limit + 1 / self.limit)
+
+
+def _reply(answer: Any, stop: tuple[str, ...]) -> Reply:
+    """The reply in a chat completion; a server that ignores `stop` is corrected here. Raises ValueError for a garbled one."""
+    choices = getattr(answer, "choices", None)
+    message = getattr(choices[0], "message", None) if choices else None
+    text = getattr(message, "content", None)
+    if not choices or not isinstance(text, str):
+        raise ValueError("the answer is no chat completion with text")
+    usage = answer.usage
+    ends = [at for word in stop if (at := text.find(word)) >= 0]
+    text, finish = (text[: min(ends)], "stop") if ends else (text, choices[0].finish_reason or "stop")
+    sent, written = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
+    return Reply(text, None, "", sent, written, "length" if finish == "length" else "stop")
+
+
+def _charge(paid: Reply, reply: Reply, request: Request) -> Reply:
+    """Add a wasted attempt's tokens; where the server told none, what it may have charged at most."""
+    prompt = reply.prompt_tokens or request.characters() // 2
+    completion = reply.completion_tokens or request.parameters.max_tokens
+    return replace(paid, prompt_tokens=paid.prompt_tokens + prompt, completion_tokens=paid.completion_tokens + completion)
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return min(float(retry_after), MOST_WAIT) if retry_after else 0.0
+    except ValueError:
+        return 1.0
