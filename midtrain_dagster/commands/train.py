@@ -1,7 +1,73 @@
-"""`midtrain train`: the stage on plain files."""
+"""`midtrain train` and `midtrain extend-context`: the stage on plain files."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add this stage's commands."""
+    app.command("train")(train)
+    app.command("extend-context")(extend_context)
+
+
+def train(
+    model: Annotated[Path, typer.Option("--model", help="Model directory: config.json, safetensors, tokenizer.")],
+    sequences: Annotated[Path, typer.Option("--sequences", help="Packed sequences, as `midtrain mix` writes them.")],
+    out: Annotated[Path, typer.Option("--out", help="Where checkpoints, log and the trained model go.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A recipe's name or file; its `training` section is used.")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="A YAML file with the fields of a `training` section.")] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option("--validation", help="Packed held-out sequences, DIR or NAME=DIR (NAME: general). Repeatable."),
+    ] = None,
+) -> None:
+    """Train a model on packed sequences; the same command goes on with a run that was interrupted."""
+    from midtrain_dagster.commands import console
+    from midtrain_dagster.errors import MidtrainError
+    from midtrain_dagster.recipes.training import Training
+    from midtrain_dagster.train.plan import TrainingPlan
+    from midtrain_dagster.train.run import INTERRUPTED, Interrupted, run
+
+    if (recipe is None) == (plan is None):
+        raise MidtrainError("give either --recipe or --plan")
+    if recipe is not None:
+        from midtrain_dagster.recipes.recipe import load
+
+        section = load(recipe).training
+    else:
+        assert plan is not None
+        section = Training.read(plan)
+    sets = dict(item.split("=", 1) if "=" in item else ("general", item) for item in validation or [])
+    values = {**section.plan_values(), "model": str(model), "sequences": str(sequences), "out": str(out), "validation": sets}
+    try:
+        summary = run(TrainingPlan.from_values(values), console.say)
+    except Interrupted as error:
+        console.say(f"midtrain: {error}")
+        raise typer.Exit(INTERRUPTED) from None
+    console.result(summary)
+
+
+def extend_context(
+    model: Annotated[Path, typer.Option("--model", help="Model directory.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the extended model goes.")],
+    method: Annotated[
+        str, typer.Option("--method", help="linear, ntk, ntk-by-parts, dynamic, yarn, longrope, llama3 or base.")
+    ] = "yarn",
+    factor: Annotated[float, typer.Option("--factor", min=1.0, help="New context length over the old one.")] = 4.0,
+    base: Annotated[float | None, typer.Option("--base", help="New rope theta (method base).")] = None,
+    original: Annotated[int | None, typer.Option("--original", help="Length the model was trained at.")] = None,
+    longrope: Annotated[
+        Path | None, typer.Option("--longrope-factors", help="JSON file with short_factor and long_factor (method longrope).")
+    ] = None,
+) -> None:
+    """Write a longer context into a model's configuration; the weights stay."""
+    from midtrain_dagster.commands import console
+    from midtrain_dagster.train import rope
+
+    lists: dict[str, Any] = json.loads(longrope.read_text()) if longrope else {}
+    console.result(rope.extend_context(model, method, factor, out, base=base, original=original, **lists))

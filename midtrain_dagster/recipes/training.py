@@ -1,7 +1,7 @@
 """How a recipe trains: schedule, batch, optimizer, precision, adapters, guards, context extension.
 
-The section becomes a plan of plain values (`plan_values`) that `midtrain_dagster.train.plan.TrainingPlan` reads, so that training
-itself needs no pydantic. Rates inside the schedule are in units of `peak_learning_rate`.
+The section becomes plain values (`plan_values`) that `midtrain_dagster.train.plan.TrainingPlan` reads, so that training itself
+needs no pydantic. Rates inside the schedule are in units of `peak_learning_rate`.
 """
 
 from typing import Any, Literal
@@ -19,15 +19,15 @@ class Phase(Settings):
         "`exponential` falls to `end` by equal factors, `half_life` halves every so many steps"
     )
     share: float | None = Field(
-        None, ge=0, le=1, description="length as a share of all steps; one phase may leave its length open"
+        default=None, ge=0, le=1, description="length as a share of all steps; one phase may leave its length open"
     )
-    steps: int | None = Field(None, ge=0, description="length in steps, in place of `share`")
-    start: float | None = Field(None, ge=0, description="rate at its beginning; null: where the previous phase ended")
+    steps: int | None = Field(default=None, ge=0, description="length in steps, in place of `share`")
+    start: float | None = Field(default=None, ge=0, description="rate at its beginning; null: where the previous phase ended")
     end: float | None = Field(
-        None, ge=0, description="rate at its end; null: 1 for warmup, unchanged for constant, 0 for a decay"
+        default=None, ge=0, description="rate at its end; null: 1 for warmup, unchanged for constant, 0 for a decay"
     )
-    exponent: float = Field(0.5, gt=0, description="a of 1 - p^a (`power`)")
-    half_life: float | None = Field(None, gt=0, description="steps (`half_life`)")
+    exponent: float = Field(default=0.5, gt=0, description="a of 1 - p^a (`power`)")
+    half_life: float | None = Field(default=None, gt=0, description="steps (`half_life`)")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Phase":
@@ -50,35 +50,39 @@ class BatchStage(Settings):
 class Adapter(Settings):
     """Low-rank updates in place of all weights; merged back when the run ends."""
 
-    kind: Literal["none", "lora", "dora", "rslora"] = Field("none", description="arXiv 2106.09685, 2402.09353, 2312.03732")
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha/rank (rslora: alpha/√rank)")
+    kind: Literal["none", "lora", "dora", "rslora"] = Field(
+        default="none", description="arXiv 2106.09685, 2402.09353, 2312.03732"
+    )
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha/rank (rslora: alpha/√rank)")
     targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1, description="linear layers"
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="linear layers",
     )
 
 
 class Distillation(Settings):
     """KL divergence to the base model's predictions, so that what the base knew stays."""
 
-    weight: float = Field(0.0, ge=0, description="of the divergence beside the cross-entropy; 0: off")
+    weight: float = Field(default=0.0, ge=0, description="of the divergence beside the cross-entropy; 0: off")
     components: tuple[str, ...] = Field(
         ("general",), min_length=1, description="components of the mixture on which it is taken"
     )
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
 
 
 class Guards(Settings):
     """When a step is not applied, and when a run ends early."""
 
-    spike_deviations: float = Field(6.0, ge=0, description="loss above the window's mean that is a spike; 0: guard off")
-    spike_window: int = Field(50, ge=2, description="steps that the mean and deviation are taken over")
-    spike_minimum: int = Field(20, ge=2, description="steps in the window before anything is a spike")
-    spike_action: Literal["skip", "stop"] = Field("skip", description="skip the step, or end the run as broken")
-    max_skipped_in_a_row: int = Field(5, ge=0, description="more skipped steps in a row end the run as broken")
-    general_validation: str = Field("general", description="validation set that guards what the base knew")
+    spike_deviations: float = Field(default=6.0, ge=0, description="loss above the window's mean that is a spike; 0: guard off")
+    spike_window: int = Field(default=50, ge=2, description="steps that the mean and deviation are taken over")
+    spike_minimum: int = Field(default=20, ge=2, description="steps in the window before anything is a spike")
+    spike_action: Literal["skip", "stop"] = Field(default="skip", description="skip the step, or end the run as broken")
+    max_skipped_in_a_row: int = Field(default=5, ge=0, description="more skipped steps in a row end the run as broken")
+    general_validation: str = Field(default="general", description="validation set that guards what the base knew")
     general_tolerance: float | None = Field(
-        None, ge=0, description="rise of its loss that is accepted, nats per token; null: any"
+        default=None, ge=0, description="rise of its loss that is accepted, nats per token; null: any"
     )
     general_action: Literal["stop", "rollback"] = Field(
         "stop", description="end there, or with the last weights within tolerance"
@@ -89,16 +93,18 @@ class Context(Settings):
     """A longer context: rotary frequencies changed before training (`midtrain extend-context`)."""
 
     method: Literal["linear", "ntk", "ntk-by-parts", "dynamic", "yarn", "longrope", "llama3", "base"] = Field(
-        "yarn",
+        default="yarn",
         description="arXiv 2306.15595 (linear), 2309.00071 (ntk, ntk-by-parts, yarn), 2402.13753 (longrope), base: raise theta",
     )
-    factor: float = Field(4.0, ge=1, description="new length over old")
-    base: float | None = Field(None, gt=0, description="new rope theta for method `base`; null: the NTK-aware one")
-    original: int | None = Field(None, ge=1, description="length the base was trained at; null: what its configuration says")
-    short_factor: tuple[float, ...] | None = Field(
-        None, description="longrope: one a frequency, for lengths up to the original"
+    factor: float = Field(default=4.0, ge=1, description="new length over old")
+    base: float | None = Field(default=None, gt=0, description="new rope theta for method `base`; null: the NTK-aware one")
+    original: int | None = Field(
+        default=None, ge=1, description="length the base was trained at; null: what its configuration says"
     )
-    long_factor: tuple[float, ...] | None = Field(None, description="longrope: one a frequency, for lengths beyond it")
+    short_factor: tuple[float, ...] | None = Field(
+        default=None, description="longrope: one a frequency, for lengths up to the original"
+    )
+    long_factor: tuple[float, ...] | None = Field(default=None, description="longrope: one a frequency, for lengths beyond it")
 
 
 class Training(Settings):
@@ -108,50 +114,62 @@ class Training(Settings):
         2e-4, gt=0, description="of AdamW; mid-training often starts far below the pre-training peak"
     )
     start_learning_rate: float | None = Field(
-        None,
+        default=None,
         ge=0,
         description="before the first step; null: 0 under a warmup, else the peak. The checkpoint's own, to go on from it",
     )
     schedule: tuple[Phase, ...] = Field(
-        (Phase(shape="warmup", share=0.1), Phase(shape="linear")), min_length=1, description="phases in order"
+        default=(Phase(shape="warmup", share=0.1), Phase(shape="linear")), min_length=1, description="phases in order"
     )
-    batch_sequences: int = Field(8, ge=1, description="sequences a step; tokens a step are this times the sequence length")
-    batch_stages: tuple[BatchStage, ...] = Field((), description="changes of the batch during the run")
-    batch_rate_rule: Literal["none", "sqrt", "linear"] = Field("sqrt", description="how the rate follows a changed batch")
-    micro_batch: int = Field(4, ge=1, description="sequences in one forward pass; does not change the result beyond rounding")
-    steps: int | None = Field(None, ge=1, description="null: as many as `epochs` need")
-    epochs: float = Field(1.0, gt=0, description="passes over the packed sequences")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
-    epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.1, ge=0, description="of matrices; norms do not decay")
-    clip: float = Field(1.0, ge=0, description="norm that a gradient is clipped to; 0: not")
+    batch_sequences: int = Field(
+        default=8, ge=1, description="sequences a step; tokens a step are this times the sequence length"
+    )
+    batch_stages: tuple[BatchStage, ...] = Field(default=(), description="changes of the batch during the run")
+    batch_rate_rule: Literal["none", "sqrt", "linear"] = Field(
+        default="sqrt", description="how the rate follows a changed batch"
+    )
+    micro_batch: int = Field(
+        default=4, ge=1, description="sequences in one forward pass; does not change the result beyond rounding"
+    )
+    steps: int | None = Field(default=None, ge=1, description="null: as many as `epochs` need")
+    epochs: float = Field(default=1.0, gt=0, description="passes over the packed sequences")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="of AdamW")
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0, description="of matrices; norms do not decay")
+    clip: float = Field(default=1.0, ge=0, description="norm that a gradient is clipped to; 0: not")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the processor multiplies it natively"
     )
     attention: Literal["auto", "sdpa", "flex", "eager"] = Field(
         "auto", description="auto: flex-attention on a GPU, sdpa elsewhere"
     )
-    compile: bool = Field(False, description="torch.compile; pays on a GPU")
-    activation_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    compile: bool = Field(default=False, description="torch.compile; pays on a GPU")
+    activation_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time")
     adapter: Adapter = Adapter()
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="save the moving average of the weights; null: the last ones")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="save the moving average of the weights; null: the last ones"
+    )
     distillation: Distillation = Distillation()
     guards: Guards = Guards()
     optimizer_state: str | None = Field(
-        None, description="AdamW state to begin with; null: beside the base model, if it has one"
+        default=None, description="AdamW state to begin with; null: beside the base model, if it has one"
     )
-    validation_every: int = Field(0, ge=0, description="steps between validations; 0: before and after only")
-    validation_sequences: int | None = Field(None, ge=1, description="at most so many of each validation set; null: all")
-    checkpoint_every: int = Field(25, ge=0, description="steps between checkpoints; 0: only when interrupted")
-    keep_checkpoints: int = Field(1, ge=1)
+    validation_every: int = Field(default=0, ge=0, description="steps between validations; 0: before and after only")
+    validation_sequences: int | None = Field(
+        default=None, ge=1, description="at most so many of each validation set; null: all"
+    )
+    checkpoint_every: int = Field(default=25, ge=0, description="steps between checkpoints; 0: only when interrupted")
+    keep_checkpoints: int = Field(default=1, ge=1)
     seed: int = 0
-    order_seed: int | None = Field(None, description="null: read sequences as packed; else in a random order by this seed")
+    order_seed: int | None = Field(
+        default=None, description="null: read sequences as packed; else in a random order by this seed"
+    )
     soup_seeds: tuple[int, ...] = Field(
         (), description="train once for each seed as `order_seed` and average the weights (OLMo 2)"
     )
-    threads: int | None = Field(None, ge=1, description="null: one for each core")
-    peak_flops: float | None = Field(None, gt=0, description="of the device, for MFU; null: known for common GPUs")
-    context: Context | None = Field(None, description="extend the context of the base before training; null: keep it")
+    threads: int | None = Field(default=None, ge=1, description="null: one for each core")
+    peak_flops: float | None = Field(default=None, gt=0, description="of the device, for MFU; null: known for common GPUs")
+    context: Context | None = Field(default=None, description="extend the context of the base before training; null: keep it")
 
     def plan_values(self) -> dict[str, Any]:
         """The fields of a TrainingPlan that a recipe decides; model, sequences, out and validation are to be added."""

@@ -3,7 +3,8 @@
 import resource
 
 import torch  # noqa: TID253
-from torch import nn  # noqa: TID253
+
+from midtrain_dagster.train.models import CausalLM
 
 DENSE_BF16 = {
     "H200": 989e12,
@@ -17,7 +18,7 @@ DENSE_BF16 = {
 """Dense bf16 FLOP/s by a part of the device's name, from the vendor's data sheets."""
 
 
-def flops_per_token(model: nn.Module, length: int) -> float:
+def flops_per_token(model: CausalLM, length: int) -> float:
     """6·N + 12·layers·width·length for forward and backward (PaLM, 2204.02311, appendix B).
 
     N leaves out the input embedding, which multiplies nothing; tied, the same matrix is the output layer and counts once.

@@ -22,7 +22,7 @@ from midtrain_dagster.train import checkpoint as checkpoints
 from midtrain_dagster.train.batches import micro_batches, rows_of_step
 from midtrain_dagster.train.flops import flops_per_token, memory_gigabytes, peak_flops
 from midtrain_dagster.train.guards import Watch
-from midtrain_dagster.train.models import core, load_model, save_model, stored_dtype, with_adapter
+from midtrain_dagster.train.models import CausalLM, core, load_model, save_model, stored_dtype, with_adapter
 from midtrain_dagster.train.objective import Objective
 from midtrain_dagster.train.plan import TrainingPlan
 from midtrain_dagster.train.ranks import Ranks
@@ -39,7 +39,7 @@ class Training:
     ranks: Ranks
     data: Sequences
     validation: dict[str, Sequences]
-    model: nn.Module
+    model: CausalLM
     objective: nn.Module
     weights: Weights
     adam: torch.optim.AdamW
@@ -53,7 +53,7 @@ class Training:
     stopped: str | None = None
 
 
-def prepare(plan: TrainingPlan, ranks: Ranks, model: nn.Module | None = None, fingerprint: str = "") -> Training:
+def prepare(plan: TrainingPlan, ranks: Ranks, model: CausalLM | None = None, fingerprint: str = "") -> Training:
     """Load data and model, wrap them for adapters, precision and ranks. `model` replaces the one in `plan.model`."""
     torch.manual_seed(plan.seed)
     data = Sequences.open(Path(plan.sequences))
@@ -89,7 +89,7 @@ def prepare(plan: TrainingPlan, ranks: Ranks, model: nn.Module | None = None, fi
     return training
 
 
-def _teacher(plan: TrainingPlan, data: Sequences, attention: str, ranks: Ranks) -> nn.Module | None:
+def _teacher(plan: TrainingPlan, data: Sequences, attention: str, ranks: Ranks) -> CausalLM | None:
     if not plan.distillation.weight:
         return None
     if not set(plan.distillation.components) & set(data.components):
@@ -113,7 +113,7 @@ def _cpu_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def shard(objective: nn.Module, model: nn.Module, dtype: torch.dtype) -> None:
+def shard(objective: nn.Module, model: CausalLM, dtype: torch.dtype) -> None:
     """FSDP2: each block is one unit, the rest belongs to the objective, whose forward needs the output layer."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

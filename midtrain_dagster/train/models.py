@@ -7,15 +7,17 @@ from typing import Any
 
 import torch  # noqa: TID253
 from safetensors.torch import save_file
-from torch import Tensor, nn  # noqa: TID253
+from torch import Tensor  # noqa: TID253
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.train.plan import Adapter
 
+CausalLM = Any
+"""A transformers model with a language-model head: its attributes differ by family."""
 ATTENTION = {"sdpa": "sdpa", "flex": "flex_attention", "eager": "eager"}
 
 
-def load_model(path: Path, attention: str = "sdpa", device: torch.device | None = None) -> nn.Module:
+def load_model(path: Path, attention: str = "sdpa", device: torch.device | None = None) -> CausalLM:
     """A causal language model in fp32 from a directory with config.json and safetensors.
 
     Raises MidtrainError where there are no weights, or only pickled ones.
@@ -23,7 +25,7 @@ def load_model(path: Path, attention: str = "sdpa", device: torch.device | None 
     from transformers import AutoModelForCausalLM
 
     require_safetensors(path)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: CausalLM = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation=ATTENTION[attention], use_safetensors=True, local_files_only=True
     )
     model.config.use_cache = False
@@ -53,7 +55,7 @@ def stored_dtype(path: Path) -> torch.dtype:
         return file.get_tensor(next(iter(file.keys()))).dtype
 
 
-def with_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
+def with_adapter(model: CausalLM, adapter: Adapter) -> CausalLM:
     """The model with low-rank updates injected and all else frozen; without an adapter, the model itself."""
     if adapter.kind == "none":
         return model
@@ -61,7 +63,7 @@ def with_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
 
     kinds = LoraConfig(
         r=adapter.rank,
-        lora_alpha=adapter.alpha,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
         target_modules=list(adapter.targets),
         use_dora=adapter.kind == "dora",
         use_rslora=adapter.kind == "rslora",
@@ -70,13 +72,13 @@ def with_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
     return get_peft_model(model, kinds)
 
 
-def core(model: nn.Module) -> nn.Module:
+def core(model: CausalLM) -> CausalLM:
     """The transformers model inside a possible adapter wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def save_model(
-    model: nn.Module, tensors: Mapping[str, Tensor], source: Path, out: Path, dtype: torch.dtype
+    model: CausalLM, tensors: Mapping[str, Tensor], source: Path, out: Path, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """Write a model directory that plain transformers loads: config, one safetensors file, and the source's tokenizer.
 
@@ -87,7 +89,7 @@ def save_model(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.data = tensors[name].clone() if name in tensors else parameter.data.float()
-    plain: Any = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    plain = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     written = {name: p.detach().to(dtype).contiguous() for name, p in plain.named_parameters()}
     written |= {name: b.detach().contiguous() for name, b in plain.named_buffers() if name in plain.state_dict()}
     plain.config.dtype = str(dtype).removeprefix("torch.")

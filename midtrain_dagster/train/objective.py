@@ -10,6 +10,7 @@ import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.train.models import CausalLM
 
 CHUNK = 1024
 """Target positions whose logits exist at one time: 1,024 × 49,152 × 4 bytes are 200 MB."""
@@ -84,9 +85,9 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CausalLM,
         components: int,
-        teacher: nn.Module | None = None,
+        teacher: CausalLM | None = None,
         distilled: tuple[int, ...] = (),
         weight: float = 0.0,
         temperature: float = 1.0,
@@ -98,9 +99,9 @@ class Objective(nn.Module):
         self.distilled, self.weight, self.temperature = distilled, weight, temperature
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of losses over the batch's targets (with gradient); per component (sum of cross-entropies, targets); token losses.
+        """Sum of losses over the targets (with gradient); (cross-entropy, targets) by component; the targets' losses.
 
-        `batch` is Sequences.batch as tensors on the model's device. Token losses come in the order of batch["target"].nonzero().
+        `batch` is Sequences.batch as tensors on the model's device. The targets' losses come in reading order.
         """
         target = batch["target"][:, 1:]
         hidden = self.hidden_states(self.model, batch)[:, :-1][target]
@@ -126,7 +127,7 @@ class Objective(nn.Module):
         return self.temperature**2 * nn.functional.kl_div(found, expected, reduction="sum", log_target=True)
 
     @staticmethod
-    def hidden_states(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    def hidden_states(model: CausalLM, batch: Mapping[str, Tensor]) -> Tensor:
         """(batch, length, d): the last layer's output, each document alone with positions from 0."""
         flex = model.config._attn_implementation == "flex_attention"
         mask = document_block_mask(batch["segment"]) if flex else document_mask(batch["segment"])

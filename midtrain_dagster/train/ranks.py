@@ -1,4 +1,7 @@
-"""The processes that train together: one on a laptop, many under `torchrun`. Imported only inside functions (it imports torch)."""
+"""The processes that train together: one on a laptop, many under `torchrun`.
+
+Imported only inside functions, because it imports torch.
+"""
 
 import os
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """`python -m midtrain_dagster.train.run PLAN.json`: one training, from wherever it was left.
 
-Alone, under `torchrun`, or started by Dagster through Pipes; it needs torch, transformers and safetensors, and knows Dagster only if
-Dagster started it. In OUT it writes
+Alone, under `torchrun`, or started by Dagster through Pipes; it needs torch, transformers and safetensors, and meets Dagster
+only where Dagster started it. In OUT it writes
 
     plan.json       the plan that was run
     steps.jsonl     one JSON record a step
@@ -43,7 +43,7 @@ class Interrupted(MidtrainError):
 
 
 def fingerprint(plan: TrainingPlan) -> str:
-    """Of everything that decides the result: configuration, base weights, training and validation data. Not of where they lie."""
+    """Of all that decides the result: configuration, base weights, training and validation data. Not of where they lie."""
     from midtrain_dagster.train.checkpoint import file_digest
 
     values = {name: value for name, value in asdict(plan).items() if name not in NOT_OF_THE_RESULT}
@@ -75,7 +75,7 @@ def run(plan: TrainingPlan, emit: Callable[[str], None]) -> dict[str, Any]:
 
 
 def prepare_environment(plan: TrainingPlan) -> None:
-    """Settings that must stand before torch loads, and torch's own switches. Threads spin less, so that two runs can share cores."""
+    """Settings that must stand before torch loads, and torch's own switches. Idle threads sleep: two runs can share cores."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
@@ -217,7 +217,7 @@ def signals() -> Iterator[Callable[[], bool]]:
         signal.signal(number, previous[number])
 
     previous: dict[int, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         try:
             previous[number] = signal.signal(number, note)
         except ValueError:  # not the main thread: whoever runs us there handles signals

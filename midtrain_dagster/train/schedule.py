@@ -33,7 +33,7 @@ def power(p: float, start: float, end: float, exponent: float = 0.5) -> float:
 
 
 def exponential(p: float, start: float, end: float) -> float:
-    """start·(end/start)^p. Both rates are positive; the same curve as `half_life` with its half-life len·ln2 / ln(start/end)."""
+    """start·(end/start)^p, both positive: the curve of `half_life` with a half-life of length·ln2 / ln(start/end)."""
     return start * (end / start) ** p
 
 
@@ -105,7 +105,7 @@ def lay_out(phases: Sequence[Phase], steps: int, peak: float, start: float | Non
 
 
 def _borders(phases: Sequence[Phase], steps: int) -> list[int]:
-    """First step of each phase, and `steps`. Borders are rounded, not lengths, so that shares that sum to 1 cover every step."""
+    """First step of each phase, and `steps`. Borders are rounded, not lengths: shares that sum to 1 cover every step."""
     lengths = [p.steps if p.steps is not None else None if p.share is None else p.share * steps for p in phases]
     open_ended = [i for i, length in enumerate(lengths) if length is None]
     known = sum(length for length in lengths if length is not None)
@@ -122,9 +122,10 @@ def _borders(phases: Sequence[Phase], steps: int) -> list[int]:
 def batch_offsets(
     sequences: int, base: int, stages: Sequence[BatchStage] = (), epochs: float = 1.0, steps: int | None = None
 ) -> np.ndarray:
-    """Where each step begins to read: int64 of steps + 1; step s reads the sequences offsets[s] … offsets[s+1] - 1, modulo the data.
+    """Where each step begins to read, int64 of steps + 1: step s reads the sequences from offsets[s] up to offsets[s + 1].
 
-    A stage holds from the step that begins at or after its share of the data. The last step may be smaller, unless `steps` is given.
+    A stage holds from the step that begins at or after its share of the data. Unless `steps` is given, the last step may be
+    smaller. Offsets beyond the data mean that it repeats.
     """
     total = round(sequences * epochs)
     offsets = [0]

@@ -18,8 +18,8 @@ TIMING = ("tokens_per_second", "memory_gb", "mfu")
 
 def plan_for(model: Path, sequences: Sequences, out: Path, **changes: Any) -> TrainingPlan:
     plan = TrainingPlan(
-        str(model), str(sequences.path), str(out), peak_learning_rate=1e-2, batch_sequences=4, micro_batch=3, checkpoint_every=4,
-        precision="fp32", threads=1,
+        str(model), str(sequences.path), str(out), peak_learning_rate=1e-2, batch_sequences=4, micro_batch=3,
+        checkpoint_every=4, precision="fp32", threads=1,
     )  # fmt: skip
     return replace(plan, **changes)
 
@@ -131,7 +131,7 @@ def test_a_run_that_cannot_be_finite_writes_no_model(sequences: Sequences, tmp_p
     tensors = load_file(model_dir / "model.safetensors")
     tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], float("nan"))
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(MidtrainError, match="not finite|could not be applied"):
+    with pytest.raises(MidtrainError, match="could not be applied"):
         run(plan_for(broken, sequences, tmp_path / "out"), quiet)
     assert not (tmp_path / "out" / "model").exists()
     assert [r["skipped"] for r in curve(tmp_path / "out")] == ["nonfinite"] * 6
