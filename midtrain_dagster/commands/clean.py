@@ -1,6 +1,7 @@
 """`midtrain clean`: repair text, measure quality signals, find sensitive data, on plain files."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -10,10 +11,14 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def clean(
-        paths: list[Path] = typer.Option(..., "--in", help="JSONL or Parquet files, or directories of them; repeatable."),
-        out: Path = typer.Option(..., "--out", help="Directory for documents, signals, spans and rejected_records (Parquet)."),
-        settings: Path | None = typer.Option(None, "--settings", help="YAML file with cleaning settings."),
-        action: str | None = typer.Option(None, "--action", help="What to do with sensitive data: keep, mask or drop."),
+        paths: Annotated[list[Path], typer.Option("--in", help="JSONL or Parquet files, or directories of them; repeatable.")],
+        out: Annotated[
+            Path, typer.Option("--out", help="Directory for documents, signals, spans and rejected_records (Parquet).")
+        ],
+        settings: Annotated[Path | None, typer.Option("--settings", help="YAML file with cleaning settings.")] = None,
+        action: Annotated[
+            str | None, typer.Option("--action", help="What to do with sensitive data: keep, mask or drop.")
+        ] = None,
     ) -> None:
         """Repair text, identify languages, measure quality signals and find sensitive data."""
         from midtrain_dagster.clean.command import run
