@@ -7,11 +7,12 @@ A piece is a row `row, start, length`: tokens `start … start + length` of a do
 import numpy as np
 
 
-def best_fit(pieces: np.ndarray, length: int, max_padding: float, rng: np.random.Generator) -> np.ndarray:
+def best_fit(pieces: np.ndarray, length: int, max_padding: float, rng: np.random.Generator, spare: int = 0) -> np.ndarray:
     """Best-fit decreasing (arXiv 2404.10830): a document that fits into a sequence is whole in one.
 
     Longer ones fill sequences from their beginning, the rest of them is packed like a document. Where padding would exceed
     `max_padding` and cutting saves a sequence, the sequences with most room are dissolved and their pieces fill the gaps.
+    `spare` sequences do not count as padding: the caller hands them on.
     """
     from midtrain_dagster.mix import kernels
 
@@ -19,7 +20,7 @@ def best_fit(pieces: np.ndarray, length: int, max_padding: float, rng: np.random
     parts = parts[np.argsort(-parts[:, 2], kind="stable")]
     where, room = kernels.best_fit(parts[:, 2], length)
     if max_padding < 1:
-        parts, where = _fill_gaps(parts, where, room, length, max_padding)
+        parts, where = _fill_gaps(parts, where, room, length, max_padding, spare)
     return _spans(parts, where, rng)
 
 
@@ -46,13 +47,13 @@ def chunks(pieces: np.ndarray, length: int) -> np.ndarray:
 
 
 def _fill_gaps(
-    parts: np.ndarray, where: np.ndarray, room: np.ndarray, length: int, max_padding: float
+    parts: np.ndarray, where: np.ndarray, room: np.ndarray, length: int, max_padding: float, spare: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Dissolve as few sequences as bring padding down to `max_padding` (or to what the number of tokens allows)."""
     total = int(parts[:, 2].sum())
     fewest = max(-(-total // length), int(np.ceil(total / (1 - max_padding) / length - 1)) if max_padding else 0)
-    surplus = len(room) - fewest
-    padding = 1 - total / max(len(room) * length, 1)
+    surplus = len(room) - spare - fewest
+    padding = 1 - total / max((len(room) - spare) * length, 1)
     if padding <= max_padding or surplus <= 0:
         return parts, where
     dissolved = np.sort(np.argsort(-room, kind="stable")[:surplus])

@@ -35,7 +35,7 @@ class Supply:
         self.rows, self.tokens, self.repetitions, self.keys = rows, tokens, repetitions, keys
         self.max_repetition = max_repetition
         self.passes = 0
-        self.served = np.zeros(len(rows), np.int64)  # tokens served of each document
+        self.served = np.zeros(len(rows), np.int64)  # how far each document has been served
         self._queue = np.empty(0, np.int64)
 
     def take(self, budget: float, sequence_length: int) -> np.ndarray:
@@ -62,7 +62,7 @@ class Supply:
                 left = 0
             self._queue = self._queue[whole:]
         pieces = np.concatenate(taken) if taken else np.empty((0, 3), np.int64)
-        np.add.at(self.served, pieces[:, 0], pieces[:, 2])
+        np.maximum.at(self.served, pieces[:, 0], pieces[:, 2])
         pieces[:, 0] = self.rows[pieces[:, 0]]
         return pieces
 

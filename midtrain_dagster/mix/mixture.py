@@ -191,9 +191,7 @@ def _check(
     share = overall[general].sum()
     if share < settings.minimum_general_share - 1e-9:
         names = ", ".join(c.name for c in components if c.general) or "none is marked general"
-        problems.append(
-            f"general components ({names}) have {share:.4f}, less than the minimum {settings.minimum_general_share:g}"
-        )
+        problems.append(f"general components ({names}) have {share:.4f}, below the minimum {settings.minimum_general_share:g}")
     if problems:
         raise MidtrainError("mixture: infeasible: " + "; ".join(problems))
 

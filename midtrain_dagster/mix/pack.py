@@ -11,7 +11,7 @@ import polars as pl
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.mix import arrange
 from midtrain_dagster.mix.choose import Supply, supplies
-from midtrain_dagster.mix.tokens import TokenStore
+from midtrain_dagster.mix.tokens import TokenStore, marked
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.mixture import Packing
 from midtrain_dagster.sequences import Sequences, SequenceWriter
@@ -90,8 +90,10 @@ def _table(documents: pl.DataFrame, store: TokenStore, mixture: pl.DataFrame) ->
         from midtrain_dagster.mix.languages import UNKNOWN
 
         documents = documents.with_columns(pl.col("language").fill_null(UNKNOWN))
-    keep = ["id", "text_hash", "source", "repetitions", *_keys(mixture)]
-    return store.count(documents.select(keep).sort("id")).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+    keep = ["id", "text_hash", "source", "prompt_characters", "repetitions", *_keys(mixture)]
+    return (
+        store.count(marked(documents).select(keep).sort("id")).with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+    )
 
 
 def _choose(
@@ -135,7 +137,9 @@ def _arrange(stages: list[np.ndarray], settings: Packing) -> np.ndarray:
             continue
         rng = np.random.default_rng([settings.seed, number])
         if settings.method == "best_fit":
-            spans = arrange.best_fit(pieces, settings.sequence_length, settings.max_padding, rng)
+            spans = arrange.best_fit(
+                pieces, settings.sequence_length, settings.max_padding, rng, spare=number < len(stages) - 1
+            )
         else:
             spans = arrange.concatenate(pieces, settings.sequence_length, rng)
         if number < len(stages) - 1:

@@ -11,7 +11,7 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.mix.components import assign, available
 from midtrain_dagster.mix.mixture import mixture
 from midtrain_dagster.mix.pack import Packed, pack
-from midtrain_dagster.mix.tokens import TokenStore, load_tokenizer
+from midtrain_dagster.mix.tokens import TokenStore, load_tokenizer, marked
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.mixture import Mixture, Packing
 
@@ -52,7 +52,7 @@ def _tokenized(
         with_repetitions = batch.documents.with_columns(
             repetitions=pl.col("metadata").str.json_path_match("$.repetitions").cast(pl.Float64).fill_null(1.0)
         )
-        kept.append(assign(with_repetitions, settings).drop("text", "metadata", "parent_ids", "generator"))
+        kept.append(marked(assign(with_repetitions, settings)).drop("text", "metadata", "parent_ids", "generator"))
         rejected.append(batch.rejected)
     documents = pl.concat(kept)
     twice = documents.filter(pl.col("id").is_duplicated())["id"].unique(maintain_order=True)

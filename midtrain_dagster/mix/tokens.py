@@ -18,8 +18,15 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 
 INDEX_SCHEMA = pl.Schema(
-    [("text_hash", pl.String()), ("offset", pl.Int64()), ("tokens", pl.Int64()), ("prompts", pl.List(pl.Int64()))]
+    [
+        ("text_hash", pl.String()),
+        ("prompt_characters", pl.String()),
+        ("offset", pl.Int64()),
+        ("tokens", pl.Int64()),
+        ("prompts", pl.List(pl.Int64())),
+    ]
 )
+KEYS = ["text_hash", "prompt_characters"]  # one text may have its prompt marked in several ways
 BATCH_CHARACTERS = 4 << 20
 
 
@@ -88,7 +95,7 @@ class TokenStore:
         self._check_tokenizer()
         index = path / "index.parquet"
         self.index = pl.read_parquet(index) if index.exists() else pl.DataFrame(schema=INDEX_SCHEMA)
-        self._known = set(self.index["text_hash"])
+        self._known = set(self.index.select("text_hash", "prompt_characters").iter_rows())
         self._length = int(self.index.select((pl.col("offset") + pl.col("tokens")).max()).item() or 0)
 
     def _check_tokenizer(self) -> None:
@@ -110,9 +117,10 @@ class TokenStore:
 
         The index is replaced when all are written, so that a process that dies leaves the store as it was.
         """
-        new = documents.filter(~pl.col("text_hash").is_in(list(self._known))).unique(
-            "text_hash", keep="first", maintain_order=True
+        new = marked(documents.select("text", "text_hash", *_present(documents))).unique(
+            KEYS, keep="first", maintain_order=True
         )
+        new = new.filter(pl.Series([key not in self._known for key in new.select(KEYS).iter_rows()], dtype=pl.Boolean))
         rows: list[dict[str, Any]] = []
         position = self._length
         file = self.path / "tokens.bin"
@@ -120,19 +128,18 @@ class TokenStore:
             out.truncate(position * self.dtype.itemsize)
             out.seek(0, 2)
             for batch in _batches(new):
-                metadata = batch["metadata"] if "metadata" in batch.columns else [None] * len(batch)
                 encodings = tokenize(batch["text"].to_list(), self.tokenizer, self.parse_special_tokens)
-                for hash_, about, encoding in zip(batch["text_hash"], metadata, encodings, strict=True):
+                for (hash_, marks), encoding in zip(batch.select(KEYS).iter_rows(), encodings, strict=True):
                     ids = np.array([*encoding.ids, self.end_of_text], dtype=self.dtype)
                     out.write(ids.tobytes())
-                    prompts = prompt_tokens(about, encoding.offsets) if about and "prompt_characters" in about else []
-                    rows.append({"text_hash": hash_, "offset": position, "tokens": len(ids), "prompts": prompts})
+                    prompts = prompt_tokens(marks, encoding.offsets) if marks else []
+                    rows.append(dict(zip(INDEX_SCHEMA, (hash_, marks, position, len(ids), prompts), strict=True)))
                     position += len(ids)
                     if progress:
                         progress.advance(len(ids))
         if rows:
             self.index = pl.concat([self.index, pl.DataFrame(rows, schema=INDEX_SCHEMA)])
-            self._known.update(row["text_hash"] for row in rows)
+            self._known.update((row["text_hash"], row["prompt_characters"]) for row in rows)
             self._length = position
             self._save()
         return len(rows)
@@ -154,9 +161,8 @@ class TokenStore:
 
         Raises MidtrainError where a document's text has not been added.
         """
-        found = documents.drop("tokens", "offset", "prompts", strict=False).join(
-            self.index, on="text_hash", how="left", maintain_order="left"
-        )
+        found = marked(documents).drop("tokens", "offset", "prompts", strict=False)
+        found = found.join(self.index, on=KEYS, how="left", maintain_order="left", nulls_equal=True)
         missing = found.filter(pl.col("tokens").is_null())
         if len(missing):
             raise MidtrainError(
@@ -165,12 +171,25 @@ class TokenStore:
         return found
 
 
-def prompt_tokens(metadata: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+def marked(documents: pl.DataFrame) -> pl.DataFrame:
+    """`documents` with the column `prompt_characters`, taken from `metadata` where it is not there yet; null for none."""
+    if "prompt_characters" in documents.columns:
+        return documents
+    if "metadata" not in documents.columns:
+        return documents.with_columns(prompt_characters=pl.lit(None, pl.String))
+    return documents.with_columns(prompt_characters=pl.col("metadata").str.json_path_match("$.prompt_characters"))
+
+
+def _present(documents: pl.DataFrame) -> list[str]:
+    return [name for name in ("prompt_characters", "metadata") if name in documents.columns]
+
+
+def prompt_tokens(marks: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Flat list start, end, start, end, … of the tokens that begin inside a prompt.
 
-    `metadata` is JSON with `prompt_characters`: a count from the beginning of the text, or a list of [start, end].
+    `marks` is JSON: a count of characters from the beginning of the text, or a list of [start, end].
     """
-    named = json.loads(metadata).get("prompt_characters") or []
+    named = json.loads(marks)
     ranges = [[0, named]] if isinstance(named, int) else named
     starts = np.array([start for start, _ in offsets])
     result: list[int] = []
