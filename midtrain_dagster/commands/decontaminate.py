@@ -1,7 +1,132 @@
 """`midtrain decontaminate`: the stage on plain files."""
 
+import time
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add this stage's commands."""
+    """Add this stage's command."""
+
+    @app.command()
+    def decontaminate(
+        sources: Annotated[list[Path], typer.Option("--in", help="Documents: JSONL or Parquet files, or directories of them.")],
+        questions: Annotated[list[Path], typer.Option("--questions", help="Question sets in their own formats.")],
+        out: Annotated[Path, typer.Option("--out", help="Directory for matches, decisions and rejected records.")],
+        method: Annotated[str, typer.Option("--method", help="ngram, phi4, idf, hybrid, embedding or cascade.")] = "cascade",
+        threshold: Annotated[float | None, typer.Option("--threshold", help="Contaminated from this score on.")] = None,
+        allow_list: Annotated[
+            Path | None, typer.Option("--allow-list", help="File of exceptions: ids, pairs, phrases.")
+        ] = None,
+        mapping: Annotated[Path | None, typer.Option("--mapping", help="JSON or YAML: question, answer, … → field.")] = None,
+        embed: Annotated[bool, typer.Option("--embed/--no-embed", help="Give the cascade an encoder for open cases.")] = False,
+    ) -> None:
+        """Find benchmark questions in documents: evidence per pair, and a decision with its reason per document."""
+        _run(sources, questions, out, method, threshold, allow_list, mapping, embed)
+
+
+def _run(
+    sources: list[Path],
+    questions: list[Path],
+    out: Path,
+    method: str,
+    threshold: float | None,
+    allow_list: Path | None,
+    mapping: Path | None,
+    embed: bool,
+) -> None:
+    from midtrain_dagster import files
+    from midtrain_dagster.commands import console
+    from midtrain_dagster.decontaminate.decide import decide
+    from midtrain_dagster.decontaminate.index import build
+    from midtrain_dagster.decontaminate.match import match
+    from midtrain_dagster.decontaminate.questions import read_questions
+    from midtrain_dagster.documents import REJECTED_SCHEMA
+    from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
+
+    settings = Decontamination().using(_choice(method, METHODS), _share(threshold), allow_list)
+    started, cpu = time.monotonic(), time.process_time()
+    asked = read_questions(questions, _mapping(mapping))
+    index = build(asked, settings)
+    encoder = _encoder() if settings.method == "embedding" or embed else None
+    counts = {"documents": 0, "rejected_records": 0, "matches": 0, "contaminated": 0, "bytes": 0}
+    progress = console.progress("decontaminate", "documents")
+    scanning = time.process_time()
+    with (
+        files.ParquetSink(out / "matches.parquet") as matched,
+        files.ParquetSink(out / "decisions.parquet") as decided,
+        files.ParquetSink(out / "rejected_records.parquet") as rejected,
+    ):
+        rejected.write(_empty(REJECTED_SCHEMA))
+        for batch in files.read(sources):
+            found = match(batch.documents, index, encoder=encoder, progress=progress)
+            decisions = decide(found, settings, batch.documents["id"])
+            matched.write(found)
+            decided.write(decisions)
+            rejected.write(batch.rejected)
+            counts["documents"] += len(batch.documents)
+            counts["bytes"] += int(batch.documents["text"].str.len_bytes().sum())
+            counts["matches"] += len(found)
+            counts["contaminated"] += int(decisions["contaminated"].sum())
+            counts["rejected_records"] += len(batch.rejected)
+    progress.close()
+    used = max(time.process_time() - scanning, 1e-9)
+    console.result(
+        {
+            "method": settings.method,
+            "threshold": settings.threshold,
+            "questions": len(asked),
+            "benchmarks": asked["benchmark"].n_unique(),
+            **counts,
+            "megabytes_per_cpu_second": round(counts["bytes"] / 1e6 / used, 2),
+            "cpu_seconds": round(time.process_time() - cpu, 2),
+            "seconds": round(time.monotonic() - started, 2),
+            "out": str(out),
+        }
+    )
+
+
+def _empty(schema):  # type: ignore[no-untyped-def]
+    import polars as pl
+
+    return pl.DataFrame(schema=schema)
+
+
+def _choice(method: str, methods):  # type: ignore[no-untyped-def]
+    from midtrain_dagster.errors import MidtrainError
+
+    if method not in methods:
+        raise MidtrainError(f"--method {method}: use one of {', '.join(methods)}")
+    return method
+
+
+def _share(threshold: float | None) -> float | None:
+    from midtrain_dagster.errors import MidtrainError
+
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise MidtrainError(f"--threshold {threshold}: a score lies between 0 and 1")
+    return threshold
+
+
+def _mapping(path: Path | None) -> dict[str, str] | None:
+    import yaml
+
+    from midtrain_dagster.errors import MidtrainError
+
+    if path is None:
+        return None
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MidtrainError(f"{path}: the mapping cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise MidtrainError(f'{path}: expected a mapping as {{"question": "field"}}, found {type(values).__name__}')
+    return {str(part): str(field) for part, field in values.items()}
+
+
+def _encoder():  # type: ignore[no-untyped-def]
+    from resources.embedder import Embedder
+
+    return Embedder()

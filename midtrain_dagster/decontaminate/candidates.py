@@ -1,0 +1,87 @@
+"""Where in the documents a question may stand: regions found by shared n-grams, or by rare words that stand together."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from midtrain_dagster.decontaminate.index import Index
+from midtrain_dagster.decontaminate.words import Words
+
+WINDOW, STRIDE = 80, 40  # words of a document that are looked at together for rare words
+BAG_SHARE = 0.45  # of a chunk's rare words, by weight, that a window must hold
+BAG_LEAST = 2.0  # in units of a word as rare as can be
+MARGIN = 60  # words beside a region that the alignment may use
+
+
+class Regions(NamedTuple):
+    """Candidate regions, sorted by row, unit, place; word positions count from the first document's first word."""
+
+    rows: np.ndarray  # int64 document
+    units: np.ndarray
+    first: np.ndarray
+    end: np.ndarray
+    hits: np.ndarray  # distinct n-gram places, 0 for regions from rare words
+
+
+def by_ngrams(documents: Words, index: Index, n: int) -> Regions:
+    """Regions that share at least one n-gram (which is not hot) with a unit."""
+    from midtrain_dagster.decontaminate.kernels import scan
+
+    seeds = index.seeds(n)
+    table = seeds.table
+    rows, places, numbers = scan(
+        documents.words, documents.offsets, n, table.bits, table.bitmap_bits, table.keys, table.values, table.bitmap
+    )
+    repeats = (seeds.offsets[1:] - seeds.offsets[:-1])[numbers]
+    posting = np.repeat(seeds.offsets[numbers] - np.concatenate([[0], np.cumsum(repeats)[:-1]]), repeats) + np.arange(
+        repeats.sum()
+    )
+    units = seeds.units[posting]
+    return _regions(documents, index, np.repeat(rows, repeats), units, np.repeat(places, repeats), n)
+
+
+def by_rare_words(documents: Words, index: Index) -> Regions:
+    """Regions whose windows hold much of a unit's rare words, in any order, inflected as may be."""
+    from midtrain_dagster.decontaminate.kernels import bags, lookup
+
+    b = index.bags
+    terms = np.empty(len(documents.stems), np.int32)
+    lookup(documents.stems, b.table.bits, b.table.bitmap_bits, b.table.keys, b.table.values, b.table.bitmap, terms)
+    rows, places, chunks = bags(
+        terms, documents.offsets, b.weights, b.offsets, b.posts, b.chunk_weight, BAG_LEAST, WINDOW, STRIDE, BAG_SHARE
+    )
+    found = _regions(documents, index, rows, b.chunk_unit[chunks], places, WINDOW)
+    return found._replace(hits=np.zeros_like(found.hits))
+
+
+def joined(one: Regions, two: Regions) -> Regions:
+    """Both, without the second's regions that the first has for the same document and unit in an overlapping place."""
+    keys: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for row, unit, first, end in zip(one.rows.tolist(), one.units.tolist(), one.first.tolist(), one.end.tolist(), strict=True):
+        keys.setdefault((row, unit), []).append((first, end))
+    fresh = np.array(
+        [
+            not any(first < e and f < end for f, e in keys.get((row, unit), ()))
+            for row, unit, first, end in zip(
+                two.rows.tolist(), two.units.tolist(), two.first.tolist(), two.end.tolist(), strict=True
+            )
+        ],
+        bool,
+    )
+    parts = [np.concatenate([a, b[fresh]]) for a, b in zip(one, two, strict=True)]
+    order = np.lexsort((parts[2], parts[1], parts[0]))
+    return Regions(*(part[order] for part in parts))
+
+
+def _regions(documents: Words, index: Index, rows: np.ndarray, units: np.ndarray, places: np.ndarray, width: int) -> Regions:
+    """Hits that lie within a question's length of each other are one region, widened so that the rest of it fits."""
+    from midtrain_dagster.decontaminate.kernels import clusters
+
+    length = np.diff(index.units.offsets)
+    order = np.lexsort((places, units, rows))
+    found = clusters(rows[order].astype(np.int64), units[order].astype(np.int64), places[order], np.maximum(length, WINDOW))
+    row, unit = found[:, 0], found[:, 1]
+    margin = np.minimum(length[unit], 400) // 2 + MARGIN
+    first = np.maximum(documents.offsets[row], found[:, 2] - margin)
+    end = np.minimum(documents.offsets[row + 1], found[:, 3] + width + margin)
+    return Regions(row, unit, first, end, found[:, 4])

@@ -1,0 +1,266 @@
+"""The questions made searchable: hashed units, word weights, an n-gram table, and postings of rare words."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from midtrain_dagster.decontaminate.allow_list import read_allow_list
+from midtrain_dagster.decontaminate.words import Words, split
+from midtrain_dagster.documents import text_hash
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.recipes.decontamination import Decontamination
+
+VERSION = 1
+CHUNK = 40  # words of a unit that are looked for together
+HOT_POSTINGS = 256  # an n-gram in more units than this cannot seed a match
+PRIOR_QUESTIONS, PRIOR_FUNCTION_WORD = 2000, 500  # so that weights mean the same for 10 questions and for 20,000
+SHORT_STEM = 24  # words; a shorter question is also looked for together with its options
+MIN_WORDS = 3  # shorter questions are no evidence by themselves and are not looked for
+FUNCTION_WORDS = (
+    "a about after all also an and any are as at be because been before between both but by can could did do does "
+    "each for from had has have he her his how i if in into is it its may more most no not of on one only or other "
+    "out over she should so some such than that the their them then there these they this those through to two under "
+    "up use used was we were what when where which who whom whose why will with would you your following given find "
+    "many much value true false return statement none "
+)
+NUMBER = re.compile(r"\d+")
+NAME = re.compile(r"(?<=[a-z0-9,;:)] )[A-Z][a-z]+|(?<=^)[A-Z][a-z]+(?=['’]s)")
+
+
+class Table(NamedTuple):
+    """Open-addressing table of unique 64-bit keys with a bitmap before it."""
+
+    bits: int
+    bitmap_bits: int
+    keys: np.ndarray
+    values: np.ndarray  # int32 number of the key, -1 where empty
+    bitmap: np.ndarray
+
+
+class Seeds(NamedTuple):
+    """The n-grams of all units, and where each stands."""
+
+    n: int
+    table: Table
+    offsets: np.ndarray  # int64, n-grams + 1
+    units: np.ndarray  # int32 unit of each posting
+    places: np.ndarray  # int32 word position in the unit
+
+
+class Bags(NamedTuple):
+    """Rare words → the chunks of units that hold them."""
+
+    table: Table
+    weights: np.ndarray  # float32 per vocabulary word
+    offsets: np.ndarray
+    posts: np.ndarray  # int32 chunk
+    chunk_unit: np.ndarray  # int32 unit of each chunk
+    chunk_weight: np.ndarray  # float32, of its distinct words that have postings
+
+
+@dataclass
+class Index:
+    """What `match` looks documents up in. Units are what is looked for: a question, or a question with its options."""
+
+    questions: pl.DataFrame  # QUESTIONS_SCHEMA
+    settings: Decontamination
+    fingerprint: str  # of the questions and this module's version: the key of stored matches
+    units: Words
+    unit_question: np.ndarray  # int32 row of `questions`
+    unit_part: list[str]  # "question" or "question+choices"
+    answers: Words
+    choices: Words
+    passages: Words
+    weights: np.ndarray  # float32 of each word of `units`: 1 is as rare as can be, a function word under 0.2
+    required_run: np.ndarray  # int32 per unit: the n of the GPT-3 rule for its benchmark
+    word_weight: dict[int, float] = field(repr=False)
+    _slots: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict, repr=False)
+    _seeds: dict[int, Seeds] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.unit_question)
+
+    def seeds(self, n: int) -> Seeds:
+        """The table of n-grams, built when first asked for."""
+        if n not in self._seeds:
+            self._seeds[n] = _seeds(self.units, n)
+        return self._seeds[n]
+
+    @cached_property
+    def bags(self) -> Bags:
+        """Postings of rare words."""
+        return _bags(self)
+
+    @cached_property
+    def unit_weight(self) -> np.ndarray:
+        """Weight of each unit's distinct words."""
+        return np.array([_distinct(self, u)[1].sum() for u in range(len(self))], np.float32)
+
+    def slots(self, unit: int) -> tuple[list[int], list[int]]:
+        """The unit's distinct numbers and names, as word hashes: what a template fills in."""
+        if unit not in self._slots:
+            text = self.text(unit)[:4000]
+            numbers = list(dict.fromkeys(_hashes(NUMBER.findall(text))))
+            self._slots[unit] = numbers, [h for h in dict.fromkeys(_hashes(NAME.findall(text))) if h not in numbers]
+        return self._slots[unit]
+
+    def text(self, unit: int) -> str:
+        """A unit's text."""
+        w = self.units
+        return w.data[w.text_offsets[unit] : w.text_offsets[unit + 1]].tobytes().decode("utf-8", "replace")
+
+
+def build(questions: pl.DataFrame, settings: Decontamination | None = None) -> Index:
+    """Index some questions. To match later questions only, build an index of those alone: matches add up.
+
+    Raises MidtrainError when there is no question to look for.
+    """
+    if questions.is_empty():
+        raise MidtrainError("decontaminate: there are no questions to look for; name files with rows in --questions")
+    settings = settings or Decontamination()
+    texts, owners, parts = _unit_texts(questions)
+    units = split(pl.Series(texts, dtype=pl.String))
+    _blank(units, settings.allow_list)
+    weigh = _word_weights(units, np.array(owners), len(questions))
+    options = questions["choices"].list.join("\n", ignore_nulls=True)
+    return Index(
+        questions=questions,
+        settings=settings,
+        fingerprint=text_hash(f"{VERSION}\0" + "\0".join(questions["question_id"].sort())),
+        units=units,
+        unit_question=np.array(owners, np.int32),
+        unit_part=parts,
+        answers=split(questions["answer"]),
+        choices=split(options),
+        passages=split(questions["passage"]),
+        weights=np.array([weigh[w] for w in units.stems.tolist()], np.float32),
+        required_run=_required_runs(questions, units, np.array(owners)),
+        word_weight=weigh,
+    )
+
+
+def new_questions(questions: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
+    """The questions whose ids are not among those that stored matches were made with."""
+    return questions.filter(~pl.col("question_id").is_in(known.implode()))
+
+
+def _hashes(found: list[str]) -> list[int]:
+    return [int(h) for h in split(pl.Series([" ".join(found)])).words]
+
+
+def _unit_texts(questions: pl.DataFrame) -> tuple[list[str], list[int], list[str]]:
+    texts = questions["question"].to_list()
+    owners, parts = list(range(len(texts))), ["question"] * len(texts)
+    for i, (question, choices) in enumerate(questions.select("question", "choices").iter_rows()):
+        if choices and len(question.split()) < SHORT_STEM:
+            texts.append(question + "\n" + "\n".join(c or "" for c in choices))
+            owners.append(i)
+            parts.append("question+choices")
+    return texts, owners, parts
+
+
+def _blank(units: Words, allow_list: Path | None) -> None:
+    """Allowed phrases are made words that no document has, so that no method finds them."""
+    phrases = [tuple(split(pl.Series([p])).words.tolist()) for p in read_allow_list(allow_list).phrases]
+    for phrase in phrases:
+        n = len(phrase)
+        if not n or n > len(units.words):
+            continue
+        starts = np.flatnonzero(
+            np.all([units.words[i : len(units.words) - n + 1 + i] == w for i, w in enumerate(phrase)], axis=0)
+        )
+        covered = (starts[:, None] + np.arange(n)).ravel()
+        units.words[covered] = units.stems[covered] = covered.astype(np.uint64) + np.uint64(1)
+
+
+def _word_weights(units: Words, owners: np.ndarray, count: int) -> dict[int, float]:
+    """Weight of a stem: inverse question frequency, scaled so that the rarest is 1, with function words known beforehand."""
+    owner_of_word = np.repeat(owners, np.diff(units.offsets))
+    pairs = pl.DataFrame({"stem": units.stems, "owner": owner_of_word}).unique()
+    frequency = pairs.group_by("stem").len()
+    common = set(split(pl.Series(FUNCTION_WORDS.split())).stems.tolist())
+    total = count + PRIOR_QUESTIONS
+    scale = np.log(total)
+    return {
+        stem: float(np.log(total / (df + (PRIOR_FUNCTION_WORD + 0.2 * count if stem in common else 0))) / scale)
+        for stem, df in frequency.iter_rows()
+    }
+
+
+def _required_runs(questions: pl.DataFrame, units: Words, owners: np.ndarray) -> np.ndarray:
+    """GPT-3's n (2005.14165, appendix C): the 5th percentile of the benchmark's lengths in words, within 8 to 13."""
+    lengths = np.diff(units.offsets)
+    benchmark = questions["benchmark"].to_numpy()[owners]
+    required = np.zeros(len(owners), np.int32)
+    for name in sorted(set(benchmark)):
+        own = benchmark == name
+        required[own] = int(np.clip(np.percentile(lengths[own], 5), 8, 13))
+    return required
+
+
+def _table(keys: np.ndarray) -> Table:
+    from midtrain_dagster.decontaminate.kernels import build_table
+
+    bits = max(4, int(np.ceil(np.log2(max(1, len(keys)) * 2))))
+    bitmap_bits = min(27, max(10, bits + 3))
+    table_keys, values = np.zeros(1 << bits, np.uint64), np.full(1 << bits, -1, np.int32)
+    bitmap = np.zeros(1 << (bitmap_bits - 3), np.uint8)
+    build_table(keys, bits, bitmap_bits, table_keys, values, bitmap)
+    return Table(bits, bitmap_bits, table_keys, values, bitmap)
+
+
+def _seeds(units: Words, n: int) -> Seeds:
+    from midtrain_dagster.decontaminate.kernels import ngram_hashes
+
+    hashes, where = np.empty(len(units.words), np.uint64), np.empty(len(units.words), np.int64)
+    count = ngram_hashes(units.words, units.offsets, n, hashes, where)
+    keys, inverse, counts = np.unique(hashes[:count], return_inverse=True, return_counts=True)
+    cold = counts <= HOT_POSTINGS
+    renumber = np.cumsum(cold) - 1
+    kept = cold[inverse]
+    number, place = renumber[inverse[kept]], where[:count][kept]
+    order = np.lexsort((place, number))
+    unit = np.searchsorted(units.offsets, place[order], "right") - 1
+    return Seeds(
+        n,
+        _table(keys[cold]),
+        np.concatenate([[0], np.cumsum(counts[cold])]).astype(np.int64),
+        unit.astype(np.int32),
+        (place[order] - units.offsets[unit]).astype(np.int32),
+    )
+
+
+def _distinct(index: Index, unit: int) -> tuple[np.ndarray, np.ndarray]:
+    begin, end = index.units.offsets[unit], index.units.offsets[unit + 1]
+    stems, first = np.unique(index.units.stems[begin:end], return_index=True)
+    return stems, index.weights[begin:end][first]
+
+
+def _bags(index: Index) -> Bags:
+    units = index.units
+    length = np.diff(units.offsets)
+    unit = np.repeat(np.arange(len(length)), length)
+    place = np.arange(len(units.stems)) - units.offsets[unit]
+    pieces = np.maximum(1, np.round(length / CHUNK)).astype(np.int64)  # chunks of a unit, of nearly equal length
+    piece = place * pieces[unit] // np.maximum(1, length[unit])
+    chunk = (np.concatenate([[0], np.cumsum(pieces)])[unit] + piece).astype(np.int32)
+    pairs = pl.DataFrame({"stem": units.stems, "chunk": chunk, "weight": index.weights}).unique(["stem", "chunk"])
+    limit = max(50, len(length) // 40)
+    pairs = pairs.filter(pl.len().over("stem") <= limit).sort("stem", "chunk")
+    stems, counts = np.unique(pairs["stem"].to_numpy(), return_counts=True)
+    first = np.concatenate([[0], np.cumsum(counts)])
+    weights = pairs["weight"].to_numpy()
+    total = np.bincount(pairs["chunk"].to_numpy(), weights, minlength=int(pieces.sum())).astype(np.float32)
+    return Bags(
+        _table(stems),
+        weights[first[:-1]].astype(np.float32),
+        first.astype(np.int64),
+        pairs["chunk"].to_numpy().astype(np.int32),
+        np.repeat(np.arange(len(length)), pieces).astype(np.int32),
+        total,
+    )

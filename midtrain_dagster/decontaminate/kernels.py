@@ -1,0 +1,334 @@
+"""The compiled loops: tokenising bytes, scanning for n-grams and for bags of words, aligning a question with a window.
+
+Words are 64-bit hashes; `offsets` are prefix positions, so row i is `[offsets[i], offsets[i + 1])`.
+"""
+
+import numba  # noqa: TID253
+import numpy as np
+
+OTHER, WORD, SINGLE, MARK = 0, 1, 2, 3
+STEM_LETTERS = 6
+PRIME = np.uint64(0x100000001B3)
+MIX = np.uint64(0x9E3779B97F4A7C15)
+BASE = np.uint64(0xD6E8FEB86659FD93)
+SEED = np.uint64(0xCBF29CE484222325)
+GAP = np.float32(0.12)  # of an average word's weight, for every word of either side that the alignment skips
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _finish(h):  # type: ignore[no-untyped-def]
+    h ^= h >> np.uint64(29)
+    h *= MIX
+    h ^= h >> np.uint64(32)
+    return h
+
+
+@numba.njit(nogil=True, cache=True)
+def tokenise(data, offsets, classes, folds, words, stems, starts, ends, word_offsets):  # type: ignore[no-untyped-def]
+    """UTF-8 rows → words. Fills the four word arrays (byte positions in `data`) and `word_offsets`; returns the count.
+
+    `classes` and `folds` are tables by code point (beyond them every letter is a word of its own). A stem is the
+    first six letters without a plural s, so that an inflected word is still found.
+    """
+    count = 0
+    table = len(classes)
+    for row in range(len(offsets) - 1):
+        word_offsets[row] = count
+        i, end = offsets[row], offsets[row + 1]
+        h, stem, before = SEED, SEED, SEED
+        letters, first, last_letter = 0, i, np.uint32(0)
+        while i <= end:
+            at = i
+            if i == end:
+                code, kind = np.uint32(0), np.uint8(0)
+                i += 1
+            else:
+                b = data[i]
+                if b < 0x80:
+                    code = np.uint32(b)
+                    i += 1
+                elif b < 0xE0:
+                    code = np.uint32((np.uint32(b & 0x1F) << 6) | (data[i + 1] & 0x3F) if i + 1 < end else 0)
+                    i += 2
+                elif b < 0xF0:
+                    code = np.uint32(0)
+                    if i + 2 < end:
+                        code = np.uint32(
+                            (np.uint32(b & 0x0F) << 12) | (np.uint32(data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F)
+                        )
+                    i += 3
+                else:
+                    code = np.uint32(0)
+                    if i + 3 < end:
+                        code = np.uint32(
+                            (np.uint32(b & 0x07) << 18)
+                            | (np.uint32(data[i + 1] & 0x3F) << 12)
+                            | (np.uint32(data[i + 2] & 0x3F) << 6)
+                            | (data[i + 3] & 0x3F)
+                        )
+                    i += 4
+                kind = classes[code] if code < table else np.uint8(SINGLE)
+            if kind == WORD:
+                code = folds[code]
+                if letters == 0:
+                    first, h, stem, before = at, SEED, SEED, SEED
+                h = (h ^ np.uint64(code)) * PRIME
+                if letters < STEM_LETTERS:
+                    before = stem
+                    stem = h
+                letters += 1
+                last_letter = code
+                continue
+            if kind == MARK and letters:
+                continue
+            if letters:
+                if 4 <= letters <= STEM_LETTERS and last_letter == 115:
+                    stem = before
+                words[count], stems[count] = _finish(h), _finish(stem)
+                starts[count], ends[count] = first, min(at, end)
+                count += 1
+                letters = 0
+            if kind == SINGLE:
+                words[count] = _finish((SEED ^ np.uint64(code)) * PRIME)
+                stems[count] = words[count]
+                starts[count], ends[count] = at, i
+                count += 1
+    word_offsets[len(offsets) - 1] = count
+    return count
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _slot(h, bits):  # type: ignore[no-untyped-def]
+    return np.int64((h * MIX) >> np.uint64(64 - bits))
+
+
+@numba.njit(nogil=True, cache=True)
+def ngram_hashes(words, offsets, n, out, where):  # type: ignore[no-untyped-def]
+    """Rolling hashes of all n-grams inside rows; `where` is the position of the first word. Returns the count."""
+    top = np.uint64(1)
+    for _ in range(n):
+        top *= BASE
+    count = 0
+    for row in range(len(offsets) - 1):
+        h = np.uint64(0)
+        for i in range(offsets[row], offsets[row + 1]):
+            h = h * BASE + words[i]
+            if i - offsets[row] >= n:
+                h -= top * words[i - n]
+            if i - offsets[row] >= n - 1:
+                out[count], where[count] = h, i - n + 1
+                count += 1
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def build_table(keys, bits, bitmap_bits, table_keys, table_values, bitmap):  # type: ignore[no-untyped-def]
+    """Open addressing over unique keys (value: the key's number), and a bitmap that answers most misses from cache."""
+    mask = (1 << bits) - 1
+    for k in range(len(keys)):
+        spot = _slot(keys[k], bitmap_bits)
+        bitmap[spot >> 3] |= np.uint8(1 << (spot & 7))
+        slot = _slot(keys[k], bits)
+        while table_values[slot] >= 0:
+            slot = (slot + 1) & mask
+        table_keys[slot], table_values[slot] = keys[k], k
+
+
+@numba.njit(nogil=True, cache=True)
+def lookup(keys, bits, bitmap_bits, table_keys, table_values, bitmap, out):  # type: ignore[no-untyped-def]
+    """The number of each key, or -1."""
+    mask = (1 << bits) - 1
+    for i in range(len(keys)):
+        out[i] = -1
+        spot = _slot(keys[i], bitmap_bits)
+        if not (bitmap[spot >> 3] >> (spot & 7)) & 1:
+            continue
+        slot = _slot(keys[i], bits)
+        while table_values[slot] >= 0:
+            if table_keys[slot] == keys[i]:
+                out[i] = table_values[slot]
+                break
+            slot = (slot + 1) & mask
+
+
+@numba.njit(nogil=True, cache=True)
+def scan(words, offsets, n, bits, bitmap_bits, table_keys, table_values, bitmap):  # type: ignore[no-untyped-def]
+    """Every n-gram of every row that is in the table: (row, position of its first word, number of the n-gram)."""
+    top = np.uint64(1)
+    for _ in range(n):
+        top *= BASE
+    mask = (1 << bits) - 1
+    capacity, count = 1 << 14, 0
+    rows, places, numbers = np.empty(capacity, np.int32), np.empty(capacity, np.int64), np.empty(capacity, np.int32)
+    for row in range(len(offsets) - 1):
+        h = np.uint64(0)
+        begin = offsets[row]
+        for i in range(begin, offsets[row + 1]):
+            h = h * BASE + words[i]
+            if i - begin >= n:
+                h -= top * words[i - n]
+            if i - begin < n - 1:
+                continue
+            spot = _slot(h, bitmap_bits)
+            if not (bitmap[spot >> 3] >> (spot & 7)) & 1:
+                continue
+            slot = _slot(h, bits)
+            while table_values[slot] >= 0:
+                if table_keys[slot] == h:
+                    if count == capacity:
+                        capacity *= 2
+                        rows = _grown32(rows, capacity)
+                        numbers = _grown32(numbers, capacity)
+                        places = _grown64(places, capacity)
+                    rows[count], places[count], numbers[count] = row, i - n + 1, table_values[slot]
+                    count += 1
+                    break
+                slot = (slot + 1) & mask
+    return rows[:count], places[:count], numbers[:count]
+
+
+@numba.njit(nogil=True, cache=True)
+def _grown32(array, capacity):  # type: ignore[no-untyped-def]
+    grown = np.empty(capacity, np.int32)
+    grown[: len(array)] = array
+    return grown
+
+
+@numba.njit(nogil=True, cache=True)
+def _grown64(array, capacity):  # type: ignore[no-untyped-def]
+    grown = np.empty(capacity, np.int64)
+    grown[: len(array)] = array
+    return grown
+
+
+@numba.njit(nogil=True, cache=True)
+def clusters(rows, questions, places, gap):  # type: ignore[no-untyped-def]
+    """Hits sorted by (row, question, place) → regions: a new one wherever the gap to the last hit is over `gap[question]`."""
+    count = 0
+    out = np.empty((len(rows), 5), np.int64)  # row, question, first place, last place, hits
+    for i in range(len(rows)):
+        same = count > 0 and out[count - 1, 0] == rows[i] and out[count - 1, 1] == questions[i]
+        if same and places[i] - out[count - 1, 3] <= gap[questions[i]]:
+            if places[i] != out[count - 1, 3]:
+                out[count - 1, 4] += 1
+            out[count - 1, 3] = places[i]
+        else:
+            out[count, 0], out[count, 1], out[count, 2], out[count, 3], out[count, 4] = (
+                rows[i],
+                questions[i],
+                places[i],
+                places[i],
+                1,
+            )
+            count += 1
+    return out[:count]
+
+
+@numba.njit(nogil=True, cache=True)
+def bags(terms, offsets, weights, post_offsets, posts, unit_weight, least, window, stride, share):  # type: ignore[no-untyped-def]
+    """Windows of a row that hold at least `share` of a unit's weight in distinct words: (row, unit, first word), score.
+
+    `terms` are vocabulary numbers (-1: not in any question); `posts[post_offsets[t]:…]` the units that have term t.
+    Cost: the postings of the distinct terms of each window, so common words must have none.
+    """
+    capacity, count = 1 << 14, 0
+    rows, places, found = np.empty(capacity, np.int32), np.empty(capacity, np.int64), np.empty(capacity, np.int32)
+    stamps, gained = np.full(len(unit_weight), -1, np.int64), np.zeros(len(unit_weight), np.float32)
+    seen = np.full(len(weights), -1, np.int64)
+    touched = np.empty(len(unit_weight), np.int32)
+    stamp = 0
+    for row in range(len(offsets) - 1):
+        begin, end = offsets[row], offsets[row + 1]
+        at = begin
+        while at < end:
+            stop, n = min(at + window, end), 0
+            for i in range(at, stop):
+                t = terms[i]
+                if t < 0 or seen[t] == stamp:
+                    continue
+                seen[t] = stamp
+                for p in range(post_offsets[t], post_offsets[t + 1]):
+                    unit = posts[p]
+                    if stamps[unit] != stamp:
+                        stamps[unit], gained[unit] = stamp, 0
+                        touched[n] = unit
+                        n += 1
+                    gained[unit] += weights[t]
+            for k in range(n):
+                unit = touched[k]
+                if gained[unit] >= least and gained[unit] >= share * unit_weight[unit]:
+                    if count == capacity:
+                        capacity *= 2
+                        rows, found, places = _grown32(rows, capacity), _grown32(found, capacity), _grown64(places, capacity)
+                    rows[count], places[count], found[count] = row, at, unit
+                    count += 1
+            stamp += 1
+            if stop == end:
+                break
+            at += stride
+    return rows[:count], places[:count], found[:count]
+
+
+@numba.njit(nogil=True, cache=True)
+def align(q_words, q_stems, q_weights, d_words, d_stems):  # type: ignore[no-untyped-def]
+    """Weighted local alignment of a question with a window: equal stems gain the word's weight, skipped words cost a little.
+
+    Returns (first word, end word, common words in order, their weight, longest run of equal words, first question word,
+    end question word) of the best path. O(len(q) · len(d)) time, O(len(d)) memory.
+    """
+    m, n = len(q_words), len(d_words)
+    gap = GAP * (q_weights.mean() if m else np.float32(0))
+    score, length, mass = np.zeros(n + 1, np.float32), np.zeros(n + 1, np.int32), np.zeros(n + 1, np.float32)
+    left, top, run = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
+    best, longest = np.float32(0), 0
+    b_left, b_end, b_length, b_mass, b_top, b_bottom = 0, 0, 0, np.float32(0), 0, 0
+    for i in range(m):
+        ds, dl, dm, df, dt, dr = np.float32(0), 0, np.float32(0), 0, i, 0  # the diagonal neighbour
+        for j in range(1, n + 1):
+            us, ul, um, uf, ut, ur = score[j], length[j], mass[j], left[j], top[j], run[j]
+            if q_words[i] == d_words[j - 1]:
+                run[j] = dr + 1
+                longest = max(longest, dr + 1)
+            else:
+                run[j] = 0
+            s, origin = np.float32(0), 0
+            if us - gap > s:
+                s, origin = us - gap, 1
+            if score[j - 1] - gap > s:
+                s, origin = score[j - 1] - gap, 2
+            if q_stems[i] == d_stems[j - 1] and ds + q_weights[i] > s:
+                s, origin = ds + q_weights[i], 3
+            if origin == 0:
+                length[j], mass[j], left[j], top[j] = 0, 0, j, i + 1
+            elif origin == 2:
+                length[j], mass[j], left[j], top[j] = length[j - 1], mass[j - 1], left[j - 1], top[j - 1]
+            elif origin == 3:
+                fresh = ds <= 0
+                length[j], mass[j] = dl + 1, dm + q_weights[i]
+                left[j], top[j] = (j - 1 if fresh else df), (i if fresh else dt)
+                if s > best:
+                    best, b_left, b_end, b_length, b_mass = s, left[j], j, length[j], mass[j]
+                    b_top, b_bottom = top[j], i + 1
+            score[j] = s
+            ds, dl, dm, df, dt, dr = us, ul, um, uf, ut, ur
+    return b_left, b_end, b_length, b_mass, longest, b_top, b_bottom
+
+
+@numba.njit(nogil=True, cache=True)
+def coverage(q_stems, q_weights, d_stems):  # type: ignore[no-untyped-def]
+    """Share of the weight of a question's distinct words that a window holds; 0 for no words. O(len(q) · len(d))."""
+    total, found = np.float32(0), np.float32(0)
+    for i in range(len(q_stems)):
+        again = False
+        for k in range(i):
+            if q_stems[k] == q_stems[i]:
+                again = True
+                break
+        if again:
+            continue
+        total += q_weights[i]
+        for j in range(len(d_stems)):
+            if d_stems[j] == q_stems[i]:
+                found += q_weights[i]
+                break
+    return found / total if total > 0 else np.float32(0)

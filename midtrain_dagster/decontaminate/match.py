@@ -1,0 +1,189 @@
+"""Documents against questions: evidence and a score for every pair that may be a copy, by any of six methods."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from midtrain_dagster.decontaminate import scores
+from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_rare_words, joined
+from midtrain_dagster.decontaminate.embedding import Encoder, Judge, cosines, nearest_questions, text_of
+from midtrain_dagster.decontaminate.evidence import measure, ngram_overlap
+from midtrain_dagster.decontaminate.index import Index
+from midtrain_dagster.decontaminate.words import Words, split
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.progress import Progress
+from midtrain_dagster.recipes.decontamination import METHODS, Method
+
+SLICE_BYTES = 16 << 20
+SEED_WORDS: dict[Method, int] = {"ngram": 8, "phi4": 7, "idf": 5, "hybrid": 8, "cascade": 6}
+
+MATCHES_SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "text_hash": pl.String,
+        "question_id": pl.String,
+        "benchmark": pl.String,
+        "method": pl.String,
+        "score": pl.Float64,  # 0 to 1; the method's threshold decides
+        "question_part": pl.String,  # what was found: question, or question+choices
+        "start": pl.Int64,  # characters of the document's text
+        "end": pl.Int64,
+        "ngram_hits": pl.Int64,  # distinct n-grams shared (n: 8; phi4 7; idf 5; cascade 6)
+        "longest_run": pl.Int64,  # words shared without a break
+        "lcs_words": pl.Int64,  # words shared in order, on the best local alignment
+        "lcs_ratio": pl.Float64,
+        "order_overlap": pl.Float64,
+        "question_overlap": pl.Float64,
+        "answer_overlap": pl.Float64,
+        "choices_overlap": pl.Float64,
+        "passage_overlap": pl.Float64,
+        "ngram_overlap": pl.Float64,  # idf only
+        "cosine": pl.Float64,  # embedding, and cascade with an encoder
+        "judged": pl.Boolean,  # by a judge; null: not asked
+        "question_words": pl.Int64,
+        "question_weight": pl.Float64,
+        "numbers_changed": pl.Int64,
+        "names_changed": pl.Int64,
+        "slots_changed": pl.Int64,
+    }
+)
+
+
+def match(
+    documents: pl.DataFrame,
+    index: Index,
+    method: Method | None = None,
+    encoder: Encoder | None = None,
+    judge: Judge | None = None,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """MATCHES_SCHEMA, sorted by id, question and place: every pair with a score worth keeping.
+
+    A document's matches depend on nothing but itself, the questions and the settings. `documents` has `id`, `text` and,
+    where known, `text_hash`. Raises MidtrainError when the method needs an encoder and none is given.
+    """
+    chosen: Method = method or index.settings.method
+    if chosen not in METHODS:
+        raise MidtrainError(f"decontaminate: there is no method {chosen!r}; use one of {', '.join(METHODS)}")
+    if chosen == "embedding" and encoder is None:
+        raise MidtrainError("decontaminate: the method `embedding` needs an encoder; name an embedding model, or use `cascade`")
+    found = []
+    for part in _slices(documents):
+        words = split(part["text"])
+        found.append(_finished(part, words, index, chosen, _evidence(words, index, chosen, encoder, judge)))
+        if progress is not None:
+            progress.advance(len(part))
+    return (
+        pl.concat(found).sort("id", "question_id", "start", "question_part") if found else pl.DataFrame(schema=MATCHES_SCHEMA)
+    )
+
+
+def rescan(texts: pl.DataFrame, index: Index) -> pl.DataFrame:
+    """Matches of texts (`id`, `text`), such as decoded packed sequences, that hold a question word for word.
+
+    The last check before training: the GPT-3 n-gram rule at its full strength, whatever method selected the documents.
+    """
+    return match(texts, index, "ngram").filter(pl.col("score") >= 1.0)
+
+
+def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    size = documents["text"].str.len_bytes().fill_null(0).cum_sum().to_numpy()
+    begin = 0
+    while begin < len(documents):
+        before = size[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(size, before + SLICE_BYTES, "right")))
+        yield documents[begin:end]
+        begin = end
+
+
+def _evidence(words: Words, index: Index, method: Method, encoder: Encoder | None, judge: Judge | None) -> pl.DataFrame:
+    """Evidence with `score`, only rows worth keeping."""
+    settings = index.settings
+    threshold = getattr(settings.thresholds, method)
+    floor = settings.keep_above * threshold
+    if method == "embedding":
+        assert encoder is not None
+        evidence = _nearest(words, index, encoder, floor).with_columns(score=pl.col("cosine"))
+    elif method == "cascade":
+        evidence = _cascade(words, index, encoder, floor)
+    else:
+        evidence = measure(words, by_ngrams(words, index, SEED_WORDS[method]), index)
+        evidence = _with_lengths(evidence, words, index)
+        if method == "idf":
+            evidence = evidence.with_columns(ngram_overlap=pl.Series(ngram_overlap(words, evidence, index, SEED_WORDS["idf"])))
+        score = {
+            "ngram": scores.ngram(settings.ngram_rule),
+            "phi4": scores.phi4(),
+            "idf": scores.idf(threshold) if method == "idf" else None,
+            "hybrid": scores.hybrid(settings.qwen_rule),
+        }[method]
+        assert score is not None
+        evidence = evidence.with_columns(score=score)
+    evidence = evidence.filter(pl.col("score") >= floor)
+    return _judged(evidence, words, index, judge, threshold) if judge is not None else evidence
+
+
+def _with_lengths(evidence: pl.DataFrame, words: Words, index: Index) -> pl.DataFrame:
+    return evidence.with_columns(
+        required_run=pl.Series(index.required_run[evidence["unit"].to_numpy()], dtype=pl.Int64),
+        document_words=pl.Series(np.diff(words.offsets)[evidence["row"].to_numpy()], dtype=pl.Int64),
+    )
+
+
+def _cascade(words: Words, index: Index, encoder: Encoder | None, floor: float) -> pl.DataFrame:
+    """Cheap candidates from 6-grams and rare words, measured; only those that words leave open are embedded."""
+    regions = joined(by_ngrams(words, index, SEED_WORDS["cascade"]), by_rare_words(words, index))
+    evidence = measure(words, regions, index).with_columns(cosine=pl.lit(None, pl.Float64))
+    evidence = evidence.with_columns(score=scores.cascade())
+    if encoder is None or evidence.is_empty():
+        return evidence
+    sure = index.settings.thresholds.cascade
+    order = np.arange(len(evidence))
+    open_ = evidence["score"].is_between(0.4 * floor, sure, closed="left").to_numpy()
+    asked = evidence.filter(pl.Series(open_))
+    spans = [(a, max(b, a + 1)) for a, b in asked.select("first_word", "end_word").iter_rows()]
+    cosine = np.full(len(evidence), np.nan)
+    cosine[order[open_]] = cosines(words, spans, asked["unit"].to_list(), index, encoder)
+    evidence = evidence.with_columns(cosine=pl.Series(cosine).fill_nan(None))
+    return evidence.with_columns(score=scores.cascade())
+
+
+def _nearest(words: Words, index: Index, encoder: Encoder, floor: float) -> pl.DataFrame:
+    near = nearest_questions(words, index, encoder, floor)
+    regions = Regions(near.rows, near.units, near.first, near.end, np.zeros(len(near.rows), np.int64))
+    evidence = measure(words, regions, index)
+    return evidence.with_columns(
+        first_word=pl.Series(near.first, dtype=pl.Int64),
+        end_word=pl.Series(near.end, dtype=pl.Int64),
+        cosine=pl.Series(near.cosine, dtype=pl.Float64),
+    )
+
+
+def _judged(evidence: pl.DataFrame, words: Words, index: Index, judge: Judge, threshold: float) -> pl.DataFrame:
+    """A judge's word on everything near the threshold and above: `no` brings a score under it, `yes` up to it."""
+    pairs = [(index.text(u), text_of(words, a, b)) for u, a, b in evidence.select("unit", "first_word", "end_word").iter_rows()]
+    judged = pl.Series("judged", judge.same(pairs), dtype=pl.Boolean)
+    below = pl.min_horizontal(pl.col("score"), pl.lit(threshold) * 0.99)
+    above = pl.max_horizontal(pl.col("score"), pl.lit(threshold))
+    return evidence.with_columns(judged).with_columns(score=pl.when("judged").then(above).otherwise(below))
+
+
+def _finished(part: pl.DataFrame, words: Words, index: Index, method: Method, evidence: pl.DataFrame) -> pl.DataFrame:
+    rows, units = evidence["row"].to_list(), evidence["unit"].to_list()
+    question = index.questions[index.unit_question[np.array(units, np.int64)].tolist()]
+    spans = [words.characters(r, a, b) for r, a, b in evidence.select("row", "first_word", "end_word").iter_rows()]
+    hashes = part["text_hash"] if "text_hash" in part.columns else pl.Series([None] * len(part), dtype=pl.String)
+    frame = evidence.with_columns(
+        part["id"][rows].alias("id"),
+        hashes[rows].alias("text_hash"),
+        question["question_id"],
+        question["benchmark"],
+        pl.lit(method).alias("method"),
+        pl.Series("question_part", [index.unit_part[u] for u in units], dtype=pl.String),
+        pl.Series("start", [s[0] for s in spans], dtype=pl.Int64),
+        pl.Series("end", [s[1] for s in spans], dtype=pl.Int64),
+        (pl.col("numbers_changed") + pl.col("names_changed")).alias("slots_changed"),
+    )
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in MATCHES_SCHEMA.items() if name not in frame.columns]
+    return frame.with_columns(missing).select([pl.col(n).cast(t) for n, t in MATCHES_SCHEMA.items()])

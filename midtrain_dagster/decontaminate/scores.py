@@ -1,0 +1,71 @@
+"""From evidence to a score in [0, 1], one expression a method: each is a column, so a person can see what made it."""
+
+import polars as pl
+
+SHORT_TOKENS, LONG_TOKENS = 20, 50  # decon: the required score falls linearly between them
+LEAST_LCS = 8
+QWEN_LCS = 13
+
+run, hits, words = pl.col("longest_run"), pl.col("ngram_hits"), pl.col("question_words")
+order, overlap, weight = pl.col("order_overlap"), pl.col("question_overlap"), pl.col("question_weight")
+answer, choices, passage = pl.col("answer_overlap"), pl.col("choices_overlap"), pl.col("passage_overlap")
+
+
+def ngram(rule: str) -> pl.Expr:
+    """GPT-3 (2005.14165): longest shared run over the benchmark's n. Llama-3 (2407.21783): share of words in shared 8-grams."""
+    if rule == "gpt3":
+        return (run / pl.col("required_run")).clip(0, 1)
+    return pl.when(hits > 0).then(((hits + 7) / words).clip(0, 1)).otherwise(0.0)
+
+
+def phi4() -> pl.Expr:
+    """phi-4 (2412.08905): any shared 13-gram scores 1, else the 7-gram ratio over the shorter of the two."""
+    ratio = (hits / (pl.min_horizontal(words, pl.col("document_words")) - 6).clip(1)).clip(0, 1)
+    return pl.when(run >= 13).then(1.0).otherwise(ratio)
+
+
+def idf(threshold: float) -> pl.Expr:
+    """allenai/decon: weighted question, answer and passage overlap; shorter questions must score more.
+
+    The question's weight is .7 with answer and passage, .75 with an answer, .85 with a passage, 1 alone; below 20
+    n-grams its confidence .5 + .5·n/20 moves weight to the others. The result is score · T / required, so that T decides.
+    """
+    n, o = (words - 4).clip(1), pl.col("ngram_overlap")
+    has_a, has_p = answer.is_not_null(), passage.is_not_null()
+    base = pl.when(has_a & has_p).then(0.7).when(has_a).then(0.75).when(has_p).then(0.85).otherwise(1.0)
+    confidence = pl.when(n < 20).then(0.5 + 0.5 * n / 20).otherwise(1.0)
+    w_q = pl.when(has_a | has_p).then(base * confidence).otherwise(1.0)
+    w_a = pl.when(has_a & has_p).then(0.2 + base * (1 - confidence) / 2).when(has_a).then(1 - w_q).otherwise(0.0)
+    score = w_q * o + w_a * answer.fill_null(0.0) + (1 - w_q - w_a).clip(0) * passage.fill_null(0.0)
+    share = ((pl.col("question_words") - SHORT_TOKENS) / (LONG_TOKENS - SHORT_TOKENS)).clip(0, 1)
+    required = 1 - (1 - threshold) * share
+    return pl.when(score >= 0.999).then(1.0).otherwise(score * threshold / required).clip(0, 1)
+
+
+def hybrid(qwen: bool) -> pl.Expr:
+    """Qwen2.5 (2412.15115): common words in order over the shorter of question and document; 13 of them if `qwen`."""
+    least = pl.lit(QWEN_LCS) if qwen else pl.min_horizontal(pl.lit(LEAST_LCS), words)
+    return pl.when(pl.col("lcs_words") >= least).then(pl.col("lcs_ratio").clip(0, 1)).otherwise(0.0)
+
+
+def cascade() -> pl.Expr:
+    """Ours: how much of the question is there, in what order, with which numbers, beside which answer and options.
+
+    `text` is the mean of bag and order overlap. Few and common words prove little, so `needed` rises as the
+    question's weight falls. Numbers that changed make a template's other instance, a near miss, unless nearly
+    everything else stands in its place (a rewritten question). An answer or options beside it add, and a cosine
+    (where an encoder is given) counts for what words cannot show.
+    """
+    text = 0.5 * (order + overlap)
+    needed = 0.62 + 0.33 * (1 - (weight - 2) / 6).clip(0, 1)
+    changed = pl.when(pl.col("numbers") > 0).then(pl.col("numbers_changed") / pl.col("numbers")).otherwise(0.0)
+    template = (order < 0.85) & (changed > 0.34)
+    beside = pl.max_horizontal(answer.fill_null(0.0), choices.fill_null(0.0))
+    bonus = pl.when(overlap >= 0.5).then(0.08 * beside).otherwise(0.0)
+    penalty = pl.when(template).then(0.25 * changed).otherwise(0.0)
+    lexical = (0.5 * (text + bonus - penalty) / needed).clip(0, 1)
+    meaning = pl.col("cosine").fill_null(0.0)
+    agreed = (0.5 * (0.5 * meaning / 0.8 + 0.5 * (text + bonus - penalty) / 0.5)).clip(0, 1)
+    return (
+        pl.when(pl.col("cosine").is_not_null() & (meaning >= 0.7)).then(pl.max_horizontal(lexical, agreed)).otherwise(lexical)
+    )
