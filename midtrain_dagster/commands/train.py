@@ -42,7 +42,8 @@ def train(
     else:
         assert plan is not None
         section = Training.read(plan)
-    sets = dict(item.split("=", 1) if "=" in item else ("general", item) for item in validation or [])
+    pairs = [item.partition("=") for item in validation or []]
+    sets = {name if path else "general": path or name for name, _, path in pairs}
     values = {**section.plan_values(), "model": str(model), "sequences": str(sequences), "out": str(out), "validation": sets}
     try:
         summary = run(TrainingPlan.from_values(values), console.say)

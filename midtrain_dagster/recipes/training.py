@@ -97,7 +97,7 @@ class Context(Settings):
         description="arXiv 2306.15595 (linear), 2309.00071 (ntk, ntk-by-parts, yarn), 2402.13753 (longrope), base: raise theta",
     )
     factor: float = Field(default=4.0, ge=1, description="new length over old")
-    base: float | None = Field(default=None, gt=0, description="new rope theta for method `base`; null: the NTK-aware one")
+    base: float | None = Field(default=None, gt=0, description="new rope theta, for method `base`")
     original: int | None = Field(
         default=None, ge=1, description="length the base was trained at; null: what its configuration says"
     )
@@ -145,12 +145,12 @@ class Training(Settings):
     )
     compile: bool = Field(default=False, description="torch.compile; pays on a GPU")
     activation_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time")
-    adapter: Adapter = Adapter()
+    adapter: Adapter = Field(default_factory=Adapter)
     ema_decay: float | None = Field(
         default=None, gt=0, lt=1, description="save the moving average of the weights; null: the last ones"
     )
-    distillation: Distillation = Distillation()
-    guards: Guards = Guards()
+    distillation: Distillation = Field(default_factory=Distillation)
+    guards: Guards = Field(default_factory=Guards)
     optimizer_state: str | None = Field(
         default=None, description="AdamW state to begin with; null: beside the base model, if it has one"
     )

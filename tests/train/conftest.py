@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from midtrain_dagster.sequences import Sequences, SequenceWriter
 VOCABULARY = 61
 
 
-def pack(
+def packed(
     path: Path, count: int, length: int = 24, seed: int = 0, components: tuple[str, ...] = ("general", "math")
 ) -> Sequences:
     """Sequences of a few documents each, learnable: the next token is the last one plus the component's step."""
@@ -33,7 +34,7 @@ def pack(
     return Sequences.open(path)
 
 
-def make_model(path: Path, seed: int = 0, dtype: str = "float32", **changes: object) -> Path:
+def small_model(path: Path, seed: int = 0, dtype: str = "float32", **changes: object) -> Path:
     """A two-layer Llama with grouped heads, saved as safetensors."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -49,14 +50,24 @@ def make_model(path: Path, seed: int = 0, dtype: str = "float32", **changes: obj
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
+    return small_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
 def sequences(tmp_path_factory: pytest.TempPathFactory) -> Sequences:
-    return pack(tmp_path_factory.mktemp("sequences"), count=40)
+    return packed(tmp_path_factory.mktemp("sequences"), count=40)
 
 
 @pytest.fixture(scope="session")
 def validation(tmp_path_factory: pytest.TempPathFactory) -> Sequences:
-    return pack(tmp_path_factory.mktemp("validation"), count=7, seed=1)
+    return packed(tmp_path_factory.mktemp("validation"), count=7, seed=1)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Path]:
+    return small_model
+
+
+@pytest.fixture(scope="session")
+def pack() -> Callable[..., Sequences]:
+    return packed
