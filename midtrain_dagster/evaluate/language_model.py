@@ -82,6 +82,14 @@ class LanguageModel(HFLM):
             scores.append((float(total), bool((rows.argmax(-1) == wanted).all())))
         return scores
 
+    def score_alone(self, context: str, continuation: str) -> tuple[float, int]:
+        """(log-likelihood, tokens) of one continuation in a pass of its own, not looked up and not kept."""
+        before, after = self._encode_pair(context, continuation)
+        sequence = (before + after)[-(self.max_length + 1) :][:-1]
+        ((_, alone),) = trees([sequence], 1)
+        ((total, _),) = self._score(alone, [after])
+        return total, len(after)
+
     # generation
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -164,7 +172,7 @@ def load(model: Path | str, precision: str) -> tuple[Any, Any]:
 
 
 def _packs_agree(network: Any) -> bool:
-    """Whether this architecture honours a tree's mask and positions: tried on one tree, in float32 tolerance for its precision."""
+    """Whether this architecture honours a tree's mask and positions: tried on one tree."""
     sequences = [[5, 7, 11, 13], [5, 7, 3, 2, 9], [8, 6, 4]]
     sequences.sort()
     (_, packed), *_ = trees(sequences, budget=64)

@@ -14,7 +14,7 @@ def request_key(kind: str, *parts: Any) -> str:
 
 
 def model_digest(model: Path | str, *settings: Any) -> str:
-    """Names a model's answers: hash of the directory's weights, tokenizer and configuration (or of a hub name), and settings."""
+    """Names a model's answers: hash of the directory's files (or of a hub name), and settings."""
     digest = blake2b(json.dumps([str(s) for s in settings]).encode(), digest_size=16)
     path = Path(model)
     if not path.is_dir():

@@ -1,0 +1,246 @@
+"""One model on many benchmarks: lm-evaluation-harness runs them one by one, each is kept when it is done.
+
+OUT/results.json has the harness's own keys and, under `midtrain`, what it does not know; OUT/samples.parquet has every question;
+OUT/not_run.json says what did not run and why. A second call with the same model and settings does nothing again.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from midtrain_dagster.evaluate import samples as kept
+from midtrain_dagster.evaluate.catalog import CATALOG, Benchmark
+from midtrain_dagster.evaluate.harness import Built, NotRun, build, known
+from midtrain_dagster.evaluate.responses import Responses, model_digest, request_key
+from midtrain_dagster.progress import Progress
+from midtrain_dagster.recipes.evaluation import Evaluation, Task
+
+VERSION = "1"  # of what is kept; a change asks again
+MERGED = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
+
+
+class Evaluated(NamedTuple):
+    """What is known of a model now."""
+
+    results: dict[str, Any]  # lm-evaluation-harness's keys, and `midtrain`
+    samples: pl.DataFrame  # samples.SAMPLES_SCHEMA
+    not_run: dict[str, str]  # benchmark → reason
+
+
+def evaluate(
+    model: Path | str,
+    tasks: Sequence[str] | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    *,
+    settings: Evaluation | None = None,
+    limit: int | None = None,
+    hub: bool = False,
+    progress: Progress | None = None,
+) -> Evaluated:
+    """Score `model` (a directory in the Hugging Face layout, or a hub name) on `tasks` (None: those of the settings).
+
+    Rows come from `data`; from the hub where it has none and `hub` is true. What has no rows is in `not_run`.
+    `limit` (questions of each subtask, from the first) is over the settings'. Raises MidtrainError for unknown benchmarks.
+    """
+    settings = settings or Evaluation()
+    wanted = settings.tasks if tasks is None else tuple(_task(name, settings) for name in tasks)
+    benchmarks = {task.name: known(task.name, CATALOG) for task in wanted}
+    digest = model_digest(model, VERSION, settings.precision)
+    responses = Responses(out / "responses" / f"{digest}.jsonl" if out else None)
+    loaded: list[Any] = []
+
+    def language_model() -> Any:
+        if not loaded:
+            loaded.append(_load(model, settings, responses, progress))
+        return loaded[0]
+
+    parts: list[dict[str, Any]] = []
+    frames: list[pl.DataFrame] = []
+    not_run: dict[str, str] = {}
+    for task in wanted:
+        benchmark = benchmarks[task.name]
+        try:
+            built = build(task.name, benchmark, data, task.num_fewshot, hub, _repeats(benchmark, settings))
+        except NotRun as reason:
+            not_run[task.name] = str(reason)
+            continue
+        count = limit or task.limit or settings.limit
+        key = request_key("benchmark", digest, VERSION, task, count, settings, _content(built))
+        done = _recall(out, task.name, key)
+        if done is None:
+            done = _run(task, benchmark, built, count, settings, language_model())
+            _keep(out, task.name, key, *done)
+        parts.append(done[0])
+        frames.append(done[1])
+    results = _merge(parts, not_run, str(model), digest)
+    samples = pl.concat(frames) if frames else pl.DataFrame(schema=kept.SAMPLES_SCHEMA)
+    if out is not None:
+        _write(out, results, samples, not_run)
+    return Evaluated(results, samples, not_run)
+
+
+def _task(name: str, settings: Evaluation) -> Task:
+    return next((task for task in settings.tasks if task.name == name), Task(name=name))
+
+
+def _repeats(benchmark: Benchmark, settings: Evaluation) -> int:
+    return settings.repeats if benchmark.metric.startswith("pass") else 1
+
+
+def _load(model: Path | str, settings: Evaluation, responses: Responses, progress: Progress | None) -> Any:
+    from midtrain_dagster.evaluate.language_model import LanguageModel
+
+    return LanguageModel(
+        model,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        max_gen_toks=settings.max_gen_toks,
+        responses=responses,
+        progress=progress,
+    )
+
+
+def _content(built: Built) -> str:
+    """Names the questions, so that changed rows are asked anew."""
+    rows = {name: [list(task.task_docs)] for name, task in built.tasks.items()}
+    versions = {name: str(task.VERSION) for name, task in built.tasks.items()}
+    return request_key("rows", rows, versions)
+
+
+def _run(
+    task: Task, benchmark: Benchmark, built: Built, limit: int | None, settings: Evaluation, lm: Any
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Generate and score one benchmark; then the bits of its gold answers."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from midtrain_dagster.evaluate.parity import parity
+
+    started = time.monotonic()
+    scored: dict[str, Any] = {}
+    if task.generate:
+        sampling = {"do_sample": True, "temperature": settings.temperature} if _repeats(benchmark, settings) > 1 else None
+        scored = simple_evaluate(
+            model=lm,
+            tasks=[built.group] if built.group is not None else list(built.tasks.values()),
+            limit=limit,
+            gen_kwargs=sampling,
+            bootstrap_iters=settings.bootstrap,
+            fewshot_random_seed=settings.seed,
+            task_manager=TaskManager(include_defaults=False),
+            confirm_run_unsafe_code=True,
+        )
+        logged = scored.pop("samples")
+    else:
+        logged = _asked(built, limit, settings.seed)
+    seconds = time.monotonic() - started
+    bits = _gold_nats(benchmark, built, logged, lm) if settings.gold_bits or not task.generate else {}
+    samples = kept.frame(task.name, benchmark, built.tasks, built.origin, logged, bits)
+    results = {key: scored[key] for key in (*MERGED, "config") if key in scored}
+    results["midtrain"] = {
+        "name": task.name,
+        "metric": f"{benchmark.metric},{benchmark.filter}" if task.generate else None,
+        "domain": benchmark.domain,
+        "paper": benchmark.about,
+        "notes": built.notes + ([] if task.generate else ["answers were not generated: gold bits per byte alone"]),
+        "questions": samples["question_id"].n_unique(),
+        "gold_bits_per_byte": _bits_per_byte(samples),
+        "shared_prefixes": lm.packs,
+        "parity": parity(lm, logged, settings.parity_sample),
+        "seconds": round(seconds, 2),
+        "gold_seconds": round(time.monotonic() - started - seconds, 2),
+    }
+    return results, samples
+
+
+def _asked(built: Built, limit: int | None, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """The questions as the harness would ask them, without asking."""
+    logged: dict[str, list[dict[str, Any]]] = {}
+    for name, task in built.tasks.items():
+        task.set_fewshot_seed(seed=seed)
+        if task.config.num_fewshot is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.build_all_requests(limit=limit)
+        arguments: dict[int, list[Any]] = {}
+        docs: dict[int, Any] = {}
+        for instance in task.instances:
+            arguments.setdefault(instance.doc_id, []).append(instance.args)
+            docs[instance.doc_id] = instance.doc
+        logged[name] = [
+            {"doc_id": i, "doc": docs[i], "arguments": arguments[i], "resps": [], "filter": "none", "metrics": []} for i in docs
+        ]
+    return logged
+
+
+def _gold_nats(benchmark: Benchmark, built: Built, logged: Mapping[str, Any], lm: Any) -> dict[tuple[str, str], float]:
+    """Log-likelihood of every gold answer after its prompt."""
+    from lm_eval.api.instance import Instance
+
+    golds = [
+        kept.gold_of(benchmark, built.tasks[name], sample["doc"], sample["arguments"])
+        for name, some in logged.items()
+        for sample in some
+    ]
+    golds = [gold for gold in dict.fromkeys(golds) if gold.text]
+    requests = [Instance("loglikelihood", {}, (gold.prompt, gold.text), 0) for gold in golds]
+    scores = lm.loglikelihood(requests, disable_tqdm=True)
+    return {gold: score for gold, (score, _) in zip(golds, scores, strict=True)}
+
+
+def _bits_per_byte(samples: pl.DataFrame) -> float | None:
+    questions = samples.unique("question_id").drop_nulls("gold_bits")
+    total = questions["gold_bytes"].sum()
+    return questions["gold_bits"].sum() / total if total else None
+
+
+# what is kept
+
+
+def _recall(out: Path | None, name: str, key: str) -> tuple[dict[str, Any], pl.DataFrame] | None:
+    if out is None or not (out / "benchmarks" / name / "results.json").exists():
+        return None
+    about = json.loads((out / "benchmarks" / name / "results.json").read_text())
+    if about["key"] != key:
+        return None
+    return about["results"], pl.read_parquet(out / "benchmarks" / name / "samples.parquet")
+
+
+def _keep(out: Path | None, name: str, key: str, results: dict[str, Any], samples: pl.DataFrame) -> None:
+    if out is None:
+        return
+    folder = out / "benchmarks" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").unlink(missing_ok=True)
+    samples.write_parquet(folder / "samples.parquet")
+    _write_json(folder / "results.json", {"key": key, "results": results})  # last: it says that the rest is whole
+
+
+def _merge(parts: Sequence[dict[str, Any]], not_run: Mapping[str, str], model: str, digest: str) -> dict[str, Any]:
+    merged: dict[str, Any] = {key: {} for key in MERGED}
+    benchmarks: dict[str, Any] = {}
+    for part in parts:
+        for key in MERGED:
+            merged[key].update(part.get(key) or {})
+        if part.get("config"):
+            merged["config"] = {**part["config"], "model_args": {"pretrained": model}}
+        benchmarks[part["midtrain"]["name"]] = part["midtrain"]
+    return {**merged, "midtrain": {"model": model, "model_digest": digest, "benchmarks": benchmarks, "not_run": dict(not_run)}}
+
+
+def _write(out: Path, results: dict[str, Any], samples: pl.DataFrame, not_run: Mapping[str, str]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    samples.write_parquet(out / "samples.parquet")
+    _write_json(out / "not_run.json", dict(not_run))
+    _write_json(out / "results.json", results)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    partial.replace(path)

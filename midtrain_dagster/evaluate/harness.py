@@ -1,0 +1,174 @@
+"""Benchmarks as tasks of lm-evaluation-harness, on local rows where there are any."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.evaluate import rows as local
+from midtrain_dagster.evaluate.catalog import MATH, MMLU, OURS, Benchmark
+from midtrain_dagster.evaluate.code import code_eval_in_sandbox
+from midtrain_dagster.evaluate.rows import Row
+
+TASKS = Path(__file__).with_name("tasks")
+EVALUATED = ("test", "validation", "dev")  # which local split is evaluated: the first that there is
+
+
+class Built(NamedTuple):
+    """A benchmark that can run."""
+
+    tasks: dict[str, Any]  # name → lm_eval ConfigurableTask
+    group: Any  # lm_eval Group over them, None for a single task
+    origin: dict[str, list[Row]]  # name → the local rows in the order of its questions; empty for the hub's
+    notes: list[str]  # what is other than by convention, in words
+
+
+class NotRun(Exception):
+    """Why a benchmark cannot run."""
+
+
+def build(
+    name: str, benchmark: Benchmark, data: Path | None, num_fewshot: int | None = None, hub: bool = True, repeats: int = 1
+) -> Built:
+    """The tasks of a benchmark, with rows from `data` where it has them and from the hub otherwise.
+
+    Raises NotRun with the reason when neither has.
+    """
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    parts, notes = _local_parts(benchmark, data) if data is not None else ({}, [])
+    if not parts and (not hub or benchmark.directory == OURS):
+        where = f"in {data}" if data is not None else "because no directory of rows was given"
+        wanted = " or ".join(f"{s}_test.jsonl" for s in benchmark.sets[:3])
+        raise NotRun(f"no rows {where} (looked for {wanted}), and the hub was not asked")
+    shots = num_fewshot if num_fewshot is not None else benchmark.num_fewshot
+    if num_fewshot is not None and num_fewshot != benchmark.num_fewshot:
+        notes.append(f"{num_fewshot} shots where the convention is {benchmark.num_fewshot}")
+    built: dict[str, Any] = {}
+    origin: dict[str, list[Row]] = {}
+    for task, config in _configs(benchmark).items():
+        if parts and task not in parts:
+            continue
+        if shots is not None:
+            config["num_fewshot"] = shots
+        if repeats > 1:
+            config["repeats"] = repeats
+        if parts:
+            evaluated, source = _redirect(config, parts[task], notes)
+            config["custom_dataset"] = _dataset(source)
+            origin[task] = evaluated
+        try:
+            built[task] = ConfigurableTask(config=config)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise NotRun(f"{task} cannot be set up: {' '.join(str(error).split())[:300]}") from error
+    if parts and len(built) < len(benchmark.tasks):
+        notes.append(f"{len(built)} of its {len(benchmark.tasks)} tasks have rows here")
+    return Built(built, _group(name, benchmark, built), origin, sorted(set(notes)))
+
+
+def _configs(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
+    """Task name → configuration as in its YAML file."""
+    import lm_eval.tasks
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    folder = TASKS if benchmark.directory == OURS else Path(lm_eval.tasks.__file__).parent / benchmark.directory
+    index = TaskManager(include_defaults=False, include_path=str(folder)).task_index
+    with code_eval_in_sandbox():
+        configs = {name: dict(load_yaml(index[name].yaml_path, resolve_func=True)) for name in benchmark.tasks}
+    for config in configs.values():
+        for key in ("tag", "group", "task_list"):
+            config.pop(key, None)
+    return configs
+
+
+def _local_parts(benchmark: Benchmark, data: Path) -> tuple[dict[str, dict[str, list[Row]]], list[str]]:
+    """Task → split → rows, of what `data` has; and what to say of it."""
+    found = local.find(data, benchmark.sets)
+    split = next((name for name in EVALUATED if name in found), None)
+    if split is None:
+        return {}, []
+    notes = [] if split == "test" else [f"the {split} rows are evaluated: no test rows in {data}"]
+    rows = {name: local.read(paths) for name, paths in found.items()}
+    divided = {name: _divide(benchmark, some) for name, some in rows.items()}
+    parts = {
+        task: {"evaluated": divided[split][task], **{n: d.get(task, []) for n, d in divided.items() if n != split}}
+        for task in benchmark.tasks
+        if divided[split].get(task)
+    }
+    return parts, notes
+
+
+def _divide(benchmark: Benchmark, rows: list[Row]) -> dict[str, list[Row]]:
+    if benchmark.divide == "subject":
+        names = {subject: f"mmlu_{subject}" for subject in MMLU}
+        return {names[subject]: some for subject, some in local.by_subject(rows, names).items()}
+    if benchmark.divide == "type":
+        return {f"hendrycks_math_{task}": [r for r in rows if r.values.get("type") == kind] for task, kind in MATH.items()}
+    if benchmark.divide == "file":
+        by_file: dict[str, list[Row]] = {}
+        for row in rows:
+            by_file.setdefault(row.file.lower().removesuffix("_test"), []).append(row)
+        return {task: by_file.get(name, []) for task, name in zip(benchmark.tasks, benchmark.sets, strict=True)}
+    return {benchmark.tasks[0]: rows}
+
+
+def _redirect(config: dict[str, Any], parts: Mapping[str, list[Row]], notes: list[str]) -> tuple[list[Row], dict[str, list[Row]]]:
+    """Point a task's splits at local rows: the evaluated rows take the place of the split that it evaluates."""
+    evaluated = parts["evaluated"]
+    target = config.get("test_split") or config.get("validation_split") or "test"
+    if not config.get("test_split") and not config.get("validation_split"):
+        config["test_split"] = target
+    splits = {target: evaluated}
+    shots_from = config.get("fewshot_split") or config.get("training_split") or config.get("validation_split")
+    for key in ("training_split", "validation_split"):
+        split = config.get(key)
+        if split and split != target:
+            available = parts.get(split) or (parts.get("dev") if split == "validation" else None)
+            if available:
+                splits[split] = available
+            else:
+                config[key] = None
+    if shots_from and shots_from != target and parts.get(shots_from):
+        splits[shots_from] = parts[shots_from]
+    fewshot = config.get("fewshot_config") or {}
+    if config.get("num_fewshot") and "samples" not in fewshot and shots_from not in splits:
+        config["fewshot_split"] = target
+        notes.append("shots are other questions of the evaluated split: there are no rows of the split that they come from")
+    elif config.get("fewshot_split") and config["fewshot_split"] not in splits:
+        config["fewshot_split"] = None
+    return evaluated, splits
+
+
+def _dataset(splits: Mapping[str, list[Row]]) -> Any:
+    """What the harness calls for a data set; in memory, because its cache of local files would not notice a change."""
+
+    def load(**_: Any) -> Any:
+        import datasets
+
+        return datasets.DatasetDict(
+            {name: datasets.Dataset.from_list([row.values for row in some]) for name, some in splits.items()}
+        )
+
+    return load
+
+
+def _group(name: str, benchmark: Benchmark, tasks: Mapping[str, Any]) -> Any:
+    if len(benchmark.tasks) == 1:
+        return None
+    from lm_eval.api.group import Group
+    from lm_eval.config.group import AggMetricConfig
+
+    aggregate = AggMetricConfig(metric=benchmark.metric, aggregation="mean", weight_by_size=True, filter_list=[benchmark.filter])
+    group = Group(name, aggregate_metric_list=[aggregate])
+    for task in tasks.values():
+        group.add(task)
+    return group
+
+
+def known(name: str, catalog: Mapping[str, Benchmark]) -> Benchmark:
+    """The benchmark called `name`. Raises MidtrainError that lists them all."""
+    if name not in catalog:
+        raise MidtrainError(f"no benchmark is called {name!r}; there are: {', '.join(sorted(catalog))}")
+    return catalog[name]
