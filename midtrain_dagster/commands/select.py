@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
         ratings: Annotated[Paths | None, typer.Option(help="Parquet of ratings.")] = None,
         clusters: Annotated[Paths | None, typer.Option(help="Parquet of duplicate clusters.")] = None,
         matches: Annotated[Paths | None, typer.Option(help="Parquet of contamination matches.")] = None,
-        rulesets: Annotated[Path | None, typer.Option(help="YAML of quality rulesets: name → list of rules.")] = None,
+        rulesets: Annotated[
+            Path | None, typer.Option(help="YAML of quality rulesets, name → rules, in place of the published.")
+        ] = None,
         seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
         dry_run: Annotated[bool, typer.Option(help="Print the funnel, write nothing.")] = False,
     ) -> None:
@@ -87,7 +89,7 @@ def _rulesets(file: Path | None) -> "dict[str, list[Rule]]":
     from midtrain_dagster.recipes.selection import Rule
 
     if file is None:
-        return {}
+        return _published()
     try:
         named = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -97,8 +99,20 @@ def _rulesets(file: Path | None) -> "dict[str, list[Rule]]":
     return {name: [Rule.check(rule, where=f"{file}: {name}") for rule in rules] for name, rules in named.items()}
 
 
+def _published() -> "dict[str, list[Rule]]":
+    """The published heuristics, for prose or for code; a ratio without a denominator does not keep."""
+    from midtrain_dagster.clean.rules import RULESETS
+    from midtrain_dagster.recipes.selection import Rule
+
+    def rule(ruleset: str, name: str, keep: str) -> Rule:
+        scope = "document.format = 'code'" if ruleset == "stack" else "document.format = 'text'"
+        return Rule(name=name, keep=f"({keep}) IS TRUE", where=scope)
+
+    return {ruleset: [rule(ruleset, one["name"], one["keep"]) for one in rules] for ruleset, rules in RULESETS.items()}
+
+
 def _view(con: "duckdb.DuckDBPyConnection", name: str, paths: Paths) -> None:
-    """A view over Parquet files, with characters where there is only text, and `id` where matches say document_id."""
+    """A view over Parquet files, its columns called as conditions call them; characters where there is only text."""
     import duckdb
 
     from midtrain_dagster.errors import MidtrainError
@@ -116,6 +130,9 @@ def _view(con: "duckdb.DuckDBPyConnection", name: str, paths: Paths) -> None:
     taken = "*"
     if name == "documents" and "text" in columns:
         taken = "* EXCLUDE (text)" + ("" if "characters" in columns else ", length(text) AS characters")
+    if name == "clusters":
+        short = [kind for kind in ("exact", "near") if f"{kind}_cluster" in columns and kind not in columns]
+        taken += f" RENAME ({', '.join(f'{kind}_cluster AS {kind}' for kind in short)})" if short else ""
     if name == "matches" and "id" not in columns and "document_id" in columns:
         taken = "* RENAME (document_id AS id)"
     con.execute(f"CREATE VIEW {name} AS SELECT {taken} FROM {scan}")

@@ -128,7 +128,7 @@ class DsirRater(Settings):
     kind: Literal["dsir"] = "dsir"
     name: Name = "dsir"
     target: Examples = Field(description="what the weights pull towards")
-    raw: Examples | None = Field(default=None, description="what they pull away from; null: the documents that are rated first")
+    raw: Examples = Field(description="what they pull away from: a fair sample of all that is rated")
     buckets: int = Field(default=10_000, description="hash buckets of unigrams and bigrams", gt=0)
     min_words: int = Field(default=100, description="shorter documents are not rated", ge=1)
 

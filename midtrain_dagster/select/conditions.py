@@ -28,7 +28,13 @@ COMPUTING_NODES = {
     "CAST",
     "TYPE",
 }
-COMPUTING_MACROS = {"nullif", "ifnull", "split_part"}  # DuckDB writes these as macros over plain scalar functions
+COMPUTING_MACROS = {
+    "nullif",
+    "ifnull",
+    "split_part",
+    "md5_number_lower",
+    "md5_number_upper",
+}  # DuckDB writes these as macros over plain scalar functions
 
 Schemas = Mapping[str, Mapping[str, str]]  # table word → column → DuckDB type; a word that is absent was not measured
 

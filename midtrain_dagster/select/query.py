@@ -85,7 +85,7 @@ def _verdicts(selection: Selection, rulesets: Rulesets, schemas: Schemas) -> lis
         if name not in rulesets:
             raise MidtrainError(f"quality: there is no ruleset {name}; there are: {', '.join(sorted(rulesets)) or 'none'}")
         for rule in rulesets[name]:
-            named = rule.model_copy(update={"name": f"{name}: {rule.name}"})
+            named = rule if rule.name.startswith(name) else rule.model_copy(update={"name": f"{name}: {rule.name}"})
             found.append(_verdict(named, schemas, f"quality {named.name}"))
     found += [_verdict(rule, schemas, f"rule {rule.name}") for rule in selection.rules]
     for rater, threshold in selection.ratings.items():

@@ -39,6 +39,8 @@ def test_a_documents_own_column_goes_first_and_other_ambiguity_is_an_error():
         "regexp_matches(url, '^https?://')",
         "json_extract_string(metadata, '$.a') = 'b'",
         "coalesce(words, 0)::DOUBLE / 2 > 3",
+        "md5_number_lower(coalesce(signal.language, document.id)) % 50 <> 0",
+        "(words BETWEEN 3 AND 5) IS TRUE",
         "lower(split_part(url, '/', 3)) = 'x' -- with a comment",
     ],
 )

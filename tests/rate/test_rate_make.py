@@ -1,0 +1,34 @@
+"""Entries of a project file become raters."""
+
+import pytest
+from pydantic import TypeAdapter
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project.raters import FastTextTraining, Rater
+from midtrain_dagster.rate.fasttext import train
+from midtrain_dagster.rate.make import make
+
+ENTRY = TypeAdapter(Rater)
+
+
+def test_a_fasttext_entry_needs_its_model_first(tmp_path):
+    entry = ENTRY.validate_python(
+        {"kind": "fasttext", "name": "q", "positives": {"condition": "domain = 'math'"}, "negatives": {"condition": "true"}}
+    )
+    with pytest.raises(MidtrainError, match="not trained yet"):
+        make(entry)
+    good, bad = [f"proof {n} lemma" for n in range(60)], [f"sale {n} buy" for n in range(60)]
+    model = train(good, bad, FastTextTraining(dim=4, bucket=100), tmp_path / "m.bin")
+    assert make(entry, trained=model.path).version == model.version
+    ready = ENTRY.validate_python({"kind": "fasttext", "name": "r", "model": str(model.path)})
+    assert make(ready).version == model.version
+
+
+def test_dsir_asks_its_caller_for_texts_and_heads_for_an_encoder():
+    entry = ENTRY.validate_python({"kind": "dsir", "target": {"condition": "a"}, "raw": {"condition": "b"}, "min_words": 1})
+    rater = make(entry, texts=lambda side: ["apple"] if side.condition == "a" else ["stone"])
+    assert rater.name == "dsir"
+    with pytest.raises(MidtrainError, match="needs the texts"):
+        make(entry)
+    with pytest.raises(MidtrainError, match="encoder"):
+        make(ENTRY.validate_python({"kind": "qurater", "name": "style", "criterion": "writing_style"}))
