@@ -60,8 +60,7 @@ class OpenAITeacher:
         finally:
             for task in running.values():
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*running.values(), return_exceptions=True))
-            loop.run_until_complete(client.close())
+            loop.run_until_complete(_closed(client, list(running.values())))
             loop.close()
 
     def _key(self) -> str:
@@ -232,6 +231,12 @@ def _reply(answer: Any, stop: tuple[str, ...]) -> Reply:
     text, finish = (text[: min(ends)], "stop") if ends else (text, choices[0].finish_reason or "stop")
     sent, written = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, 0)
     return Reply(text, None, "", sent, written, "length" if finish == "length" else "stop")
+
+
+async def _closed(client: Any, tasks: list["asyncio.Task[None]"]) -> None:
+    """Wait until cancelled tasks have ended, then close the connections."""
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await client.close()
 
 
 def _charge(paid: Reply, reply: Reply, request: Request) -> Reply:

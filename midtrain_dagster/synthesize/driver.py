@@ -242,3 +242,21 @@ def summary(result: Synthesized) -> dict[str, Any]:
         "cost": float(outcomes["cost"].sum()),
         "rejected": dict(reasons.iter_rows()),
     }
+
+
+def extrapolate(sample: Synthesized, parents: int, prices: Any = None) -> dict[str, Any]:
+    """What `parents` will take, from what a sample of them took; replies of the sample are cached and cost nothing again.
+
+    `prices`: an object with `prompt` and `completion` per million tokens; without it the cost is null.
+    """
+    outcomes = sample.outcomes
+    factor = parents / max(1, outcomes["parent_id"].n_unique())
+    sent, written = int(outcomes["prompt_tokens"].sum()) * factor, int(outcomes["completion_tokens"].sum()) * factor
+    return {
+        "parents": parents,
+        "requests": round(len(outcomes.filter(pl.col("request").is_not_null())) * factor),
+        "prompt_tokens": round(sent),
+        "completion_tokens": round(written),
+        "documents": round(len(sample.documents) * factor),
+        "cost": None if prices is None else round((sent * prices.prompt + written * prices.completion) / 1e6, 6),
+    }

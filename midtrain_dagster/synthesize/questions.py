@@ -22,10 +22,9 @@ PAIR = re.compile(
 OPENING = """what who whom whose which when where why how is are was were do does did can could will would should has have in
 at on for to from according under by of during if name"""
 QUESTION_WORDS = frozenset(OPENING.split())
-REFERS_BACK = frozenset(
-    ("this", "that", "these", "those", "it", "they", "he", "she", "its", "his", "her", "their", "but", "and", "or", "such")
-    + ("however", "thus", "so", "then", "see", "note", "also", "therefore", "hence")
-)
+BACKWARD = """this that these those it they he she its his her their but and or such however thus so then see note also
+therefore hence"""
+REFERS_BACK = frozenset(BACKWARD.split())
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
