@@ -16,7 +16,24 @@ _PARTS = {"ma": ("m", "a"), "llve": ("ll", "ve"), "dve": ("d", "ve")}
 _SINGULAR = ["who", "what", "when", "where", "why", "how", "there"]
 _NEGATED = ["ca", "could", "do", "does", "did", "had", "may", "might", "must", "need", "ought", "sha", "should", "wo", "would"]
 _NEGATED_ONLY = ["ai", "are", "is", "was", "were", "have", "has", "dare"]
-_UNSPLIT = ["Ill", "ill", "Its", "its", "Hell", "hell", "Shell", "shell", "Shed", "shed", "were", "Were", "Well", "well", "Whore", "whore"]
+_UNSPLIT = [
+    "Ill",
+    "ill",
+    "Its",
+    "its",
+    "Hell",
+    "hell",
+    "Shell",
+    "shell",
+    "Shed",
+    "shed",
+    "were",
+    "Were",
+    "Well",
+    "well",
+    "Whore",
+    "whore",
+]
 _OTHER = "y'|all y|all how|'d|'y How|'d|'y not|'ve not|ve Not|'ve Not|ve can|not Can|not gon|na Gon|na got|ta Got|ta let|'s Let|'s c'm|on"
 _OTHER += " C'm|on"
 _WHOLE = (
@@ -35,7 +52,9 @@ class Splits(NamedTuple):
     """An open-addressing table: slot = key & (size - 1), linear probing, an empty slot has key 0."""
 
     keys: np.ndarray  # (size,) uint64, `kernels.hash_points` of the whole chunk
-    starts: np.ndarray  # (size,) int64, bit i set: a word starts at character i (bit 0 always)
+    # (size + 128 * 128,) int64. First, a slot each: bit i set, a word starts at character i (bit 0 always).
+    # Then, for each first and last ASCII character, whether any exception has those: what most chunks need not get past.
+    starts: np.ndarray
 
 
 def _bare(word: str) -> str:
@@ -85,7 +104,7 @@ def table() -> Splits:
     rules |= {whole: (whole,) for whole in _WHOLE.split()}
     rules |= {f"{letter}.": (f"{letter}.",) for letter in "abcdefghijklmnopqrstuvwxyzäöü"}
     size = 1 << (4 * len(rules)).bit_length()
-    keys, starts = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.int64)
+    keys, starts = np.zeros(size, dtype=np.uint64), np.zeros(size + 128 * 128, dtype=np.int64)
     for chunk, parts in sorted(rules.items()):
         bits = sum(1 << sum(map(len, parts[:i])) for i in range(len(parts)))
         points = np.fromiter(map(ord, chunk), dtype=np.int32)
@@ -94,6 +113,8 @@ def table() -> Splits:
         while keys[slot]:
             slot = (slot + 1) & (size - 1)
         keys[slot], starts[slot] = key, bits
+        if points[0] < 128 and points[-1] < 128:
+            starts[size + points[0] * 128 + points[-1]] = 1
     return Splits(keys, starts)
 
 
@@ -101,6 +122,85 @@ def units() -> np.ndarray:
     """Sorted uint64 hashes of the units that split off a number ("5kg" is two words)."""
     from midtrain_dagster.clean.kernels import hash_points
 
-    names = ["km", "km²", "km³", "m", "m²", "m³", "dm", "dm²", "dm³", "cm", "cm²", "cm³", "mm", "mm²", "mm³", "ha", "µm", "nm", "yd", "in", "ft", "kg", "g", "mg", "µg", "t", "lb", "oz", "m/s", "km/h", "kmh", "mph", "hPa", "Pa", "mbar", "mb", "MB", "kb", "KB", "gb", "GB", "tb", "TB", "T", "G", "M", "K", "%", "км", "км²", "км³", "м", "м²", "м³", "дм", "см", "мм", "нм", "кг", "г", "мг", "м/с", "км/ч", "кПа", "Па", "мбар", "Кб", "КБ", "кб", "Мб", "МБ", "мб", "Гб", "ГБ", "гб", "Тб", "ТБ", "тб"]
+    names = [
+        "km",
+        "km²",
+        "km³",
+        "m",
+        "m²",
+        "m³",
+        "dm",
+        "dm²",
+        "dm³",
+        "cm",
+        "cm²",
+        "cm³",
+        "mm",
+        "mm²",
+        "mm³",
+        "ha",
+        "µm",
+        "nm",
+        "yd",
+        "in",
+        "ft",
+        "kg",
+        "g",
+        "mg",
+        "µg",
+        "t",
+        "lb",
+        "oz",
+        "m/s",
+        "km/h",
+        "kmh",
+        "mph",
+        "hPa",
+        "Pa",
+        "mbar",
+        "mb",
+        "MB",
+        "kb",
+        "KB",
+        "gb",
+        "GB",
+        "tb",
+        "TB",
+        "T",
+        "G",
+        "M",
+        "K",
+        "%",
+        "км",
+        "км²",
+        "км³",
+        "м",
+        "м²",
+        "м³",
+        "дм",
+        "см",
+        "мм",
+        "нм",
+        "кг",
+        "г",
+        "мг",
+        "м/с",
+        "км/ч",
+        "кПа",
+        "Па",
+        "мбар",
+        "Кб",
+        "КБ",
+        "кб",
+        "Мб",
+        "МБ",
+        "мб",
+        "Гб",
+        "ГБ",
+        "гб",
+        "Тб",
+        "ТБ",
+        "тб",
+    ]
     hashes = [hash_points(np.fromiter(map(ord, name), dtype=np.int32), 0, len(name)) for name in names]
     return np.sort(np.array(hashes, dtype=np.uint64))

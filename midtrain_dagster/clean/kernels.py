@@ -1,11 +1,16 @@
 """Kernels over text buffers: UTF-8 to code points, and code points to words as spaCy's English tokenizer cuts them.
 
 A document is decoded once into scratch arrays (`points`, `flags`), then cut into words `(starts, ends)`; all later counting
-works on those. Differences from spaCy: the address rule is simplified (`is_address`), and of its emoticons the frequent ones are known.
+works on those. Differences from spaCy: the address rule is simplified (`is_address`), and of its emoticons the
+frequent ones are known.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import njit  # noqa: TID253
+from numba.core import cgutils  # noqa: TID253
+from numba.extending import intrinsic  # noqa: TID253
 
 from midtrain_dagster.clean import characters as c
 
@@ -13,6 +18,19 @@ SPACE, ALPHA, ALNUM, DIGIT, LOWER, UPPER = c.SPACE, c.ALPHA, c.ALNUM, c.DIGIT, c
 AFFIX, QUOTE, CURRENCY, HYPHEN, ICON, PUNCT = c.AFFIX, c.QUOTE, c.CURRENCY, c.HYPHEN, c.ICON, c.UNICODE_PUNCTUATION
 BEYOND = c.ALPHA | c.ALNUM | c.LOWER  # an ideograph of a higher plane
 DOT, ELLIPSIS, PLUS, DOLLAR, SLASH, COLON, APOSTROPHE, CURLY = 46, 0x2026, 43, 36, 47, 58, 39, 0x2019
+PERCENT, SECTION, EQUALS = 37, 0xA7, 61
+
+
+@intrinsic
+def borrowed(context: Any, array: Any) -> Any:
+    """The same array without its reference count, which every call would raise and lower: the caller keeps it alive."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        view = context.make_array(array)(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        return view._getvalue()
+
+    return array(array), generate
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -28,9 +46,12 @@ def mix(value):
 def hash_points(points, start, end):
     """64-bit hash of `points[start:end]`, never 0."""
     value = np.uint64(0x9E3779B97F4A7C15)
-    for i in range(start, end):
-        value = (value ^ np.uint64(points[i])) * np.uint64(0xFF51AFD7ED558CCD)
-        value ^= value >> np.uint64(29)
+    i = start
+    while i + 1 < end:  # two a step: a point has 21 bits
+        value = (value ^ (np.uint64(points[i]) << np.uint64(32) | np.uint64(points[i + 1]))) * np.uint64(0xFF51AFD7ED558CCD)
+        i += 2
+    if i < end:
+        value = (value ^ np.uint64(points[i])) * np.uint64(0xC4CEB9FE1A85EC53)
     return mix(value) | np.uint64(1)
 
 
@@ -64,6 +85,9 @@ def lookup(points, start, end, keys, splits):
     """The word starts of an exception (see `contractions.Splits`), or 0 where `points[start:end]` is none."""
     if end - start > 12 or end <= start:
         return 0
+    first, last = points[start], points[end - 1]
+    if first < 128 and last < 128 and splits[keys.size + first * 128 + last] == 0:
+        return 0
     key = hash_points(points, start, end)
     slot = np.int64(key & np.uint64(keys.size - 1))
     while keys[slot] != 0:
@@ -78,8 +102,6 @@ def prefix_length(points, flags, a, b):
     """How many characters at the front of `points[a:b]` are a word of their own."""
     point, flag = points[a], flags[a]
     if flag & (AFFIX | ICON | CURRENCY):
-        if point == DOLLAR or point != ELLIPSIS:
-            return 1
         return 1
     if point == PLUS:
         return 0 if b - a > 1 and flags[a + 1] & DIGIT else 1
@@ -116,11 +138,11 @@ def suffix_length(points, flags, a, b, units):
         if before == 0x2B or before == 0x2D or before == 0xB2 or before == 0x7C:
             return 1
         return 1 if b - a > 2 and f & UPPER and flags[b - 3] & UPPER else 0
-    if (last == 115 or last == 83) and (before == APOSTROPHE or before == CURLY):
+    if (last == 115 or last == 83) and (before == APOSTROPHE or before == CURLY):  # noqa: SIM109
         return 2
-    if flag & (AFFIX | ICON) and last != 0xA7 and last != 61 and (last != 0x25 or True):
-        if last == 0x25:
-            return 1 if b - a > 1 and flags[b - 2] & DIGIT else 0
+    if last == PERCENT:
+        return 1 if b - a > 1 and flags[b - 2] & DIGIT else 0
+    if flag & (AFFIX | ICON) and last != SECTION and last != EQUALS:
         return 1
     if b - a < 2:
         return 0
@@ -140,6 +162,11 @@ def suffix_length(points, flags, a, b, units):
 def is_address(points, flags, a, b):
     """Whether `points[a:b]` reads as a web or mail address: [scheme://][user@]host.tld[:port][/path]."""
     i, start = a, a
+    while i < b and points[i] != DOT:
+        i += 1
+    if i == b:
+        return False
+    i = a
     while i + 2 < b:  # after a scheme
         if points[i] == COLON and points[i + 1] == SLASH and points[i + 2] == SLASH:
             if i - a >= 2:
@@ -161,7 +188,7 @@ def is_address(points, flags, a, b):
 
 @njit(nogil=True, cache=True)
 def is_host(points, flags, start, end):
-    """Whether `points[start:end]` is labels with dots between, the last of two or more lower-case letters, or an IPv4 address."""
+    """Whether `points[start:end]` is an IPv4 address, or labels with dots between, the last of two or more lower-case letters."""
     port = end
     while port > start and flags[port - 1] & DIGIT:
         port -= 1
@@ -181,7 +208,7 @@ def is_host(points, flags, start, end):
         return end - label > 0
     if dots == 0 or end - label < 2:
         return False
-    for i in range(label, end):
+    for i in range(label, end):  # noqa: SIM110
         if not flags[i] & LOWER:
             return False
     return True
@@ -217,7 +244,7 @@ def infix_length(points, flags, a, b, i):
                 return n
             n -= 1
         return 0
-    if (point == COLON or 60 <= point <= 62 or point == SLASH) and left & (ALPHA | DIGIT) and right & ALPHA:
+    if (point == COLON or point == SLASH or 60 <= point <= 62) and left & (ALPHA | DIGIT) and right & ALPHA:  # noqa: SIM109
         return 1
     return 0
 
@@ -227,7 +254,7 @@ def emit_infixes(points, flags, a, b, starts, ends, count):
     """Cut `points[a:b]` at its infixes and write the words."""
     word, i = a, a
     while i < b:
-        n = infix_length(points, flags, a, b, i)
+        n = 0 if flags[i] & ALNUM else infix_length(points, flags, a, b, i)
         if n == 0 or i == a:
             i += 1 if n == 0 else n
             continue

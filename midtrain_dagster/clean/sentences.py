@@ -32,7 +32,7 @@ def same(points, a, b, phrase):
     """Whether `points[a:]` begins with `phrase`, within b."""
     if b - a < phrase.size:
         return False
-    for j in range(phrase.size):
+    for j in range(phrase.size):  # noqa: SIM110
         if points[a + j] != phrase[j]:
             return False
     return True

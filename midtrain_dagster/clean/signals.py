@@ -86,7 +86,7 @@ def quality_signals(texts: pl.Series) -> pl.DataFrame:
     data, offsets = buffers(texts)
     splits = contractions.table()
     stops = np.array([hash_points(p, 0, p.size) for p in _points(_STOP_WORDS)], dtype=np.uint64)
-    out = document.measure(
+    out, _ = document.measure(
         data,
         offsets,
         characters.table(),
@@ -94,6 +94,7 @@ def quality_signals(texts: pl.Series) -> pl.DataFrame:
         stops,
         _points(_PHRASES),
         _points(_CITATIONS),
+        _points(("<?xml version=",))[0],
         _points(_GENERATED),
         len(COLUMNS),
     )

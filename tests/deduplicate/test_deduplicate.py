@@ -1,0 +1,174 @@
+"""Planted duplicates are found; the clusters do not depend on order, shards or increments."""
+
+import json
+import random
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from midtrain_dagster import documents
+from midtrain_dagster.deduplicate.bands import banding, bands_for
+from midtrain_dagster.deduplicate.cluster import CLUSTERS, cluster, similarity, survivors
+from midtrain_dagster.deduplicate.lines import repeated_lines
+from midtrain_dagster.deduplicate.semantic import semantic_clusters
+from midtrain_dagster.deduplicate.signatures import SIGNATURES, signatures
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project.deduplication import Deduplication
+
+WORDS = [f"w{i}" for i in range(3000)]
+
+
+def corpus() -> pl.DataFrame:
+    """20 originals, of each an exact copy in other dress and a near one (Jaccard about 0.95), and one far one."""
+    chance = random.Random(7)
+    rows = []
+    for number in range(20):
+        words = chance.choices(WORDS, k=300)
+        near = [*words[:297], "other", "end", f"here{number}"]
+        far = words[:150] + chance.choices(WORDS, k=150)
+        rows += [(f"{number:02}-a", " ".join(words)), (f"{number:02}-b", ", ".join(words).upper() + "!")]
+        rows += [(f"{number:02}-c", " ".join(near)), (f"{number:02}-d", " ".join(far))]
+    return documents.documents({"id": key, "text": text} for key, text in rows)
+
+
+def test_planted_duplicates_are_found_and_nothing_else():
+    found = cluster(signatures(corpus()))
+    assert found.schema == CLUSTERS
+    for number in range(20):
+        mine = found.filter(pl.col("id").str.starts_with(f"{number:02}-"))
+        assert mine["exact_cluster"].to_list() == [f"{number:02}-{x}" for x in "aacd"]
+        assert mine["near_cluster"].to_list() == [f"{number:02}-{x}" for x in "aaad"]
+        assert mine["cluster_size"].to_list() == [3, 3, 3, 1]
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 5))
+@settings(deadline=None, max_examples=8)
+def test_clusters_are_the_same_for_every_order_shard_and_increment(chance, shards):
+    everything = corpus()
+    order = list(range(len(everything)))
+    chance.shuffle(order)
+    shuffled = everything[order]
+    parts = [signatures(shuffled[i::shards]) for i in range(shards)]
+    assert cluster(pl.concat(parts)).equals(cluster(signatures(everything)))
+
+
+def test_clusters_from_stored_files_equal_those_in_memory(tmp_path):
+    everything = signatures(corpus())
+    paths = [tmp_path / "b.parquet", tmp_path / "it's.parquet"]
+    everything[40:].write_parquet(paths[0])
+    everything[:40].write_parquet(paths[1])
+    assert cluster(paths).equals(cluster(everything))
+
+
+def test_signatures_do_not_depend_on_the_batch():
+    everything = signatures(corpus())
+    assert everything.schema == SIGNATURES
+    assert pl.concat([signatures(corpus()[i : i + 7]) for i in range(0, 80, 7)]).equals(everything)
+    assert signatures(corpus()[:0]).schema == SIGNATURES
+
+
+@pytest.mark.parametrize("overlap", [0.5, 0.7, 0.9])
+def test_the_estimate_is_the_jaccard_within_its_error(overlap):
+    chance, errors = random.Random(3), []
+    for _ in range(20):
+        words = [f"v{i}" for i in chance.sample(range(100_000), 1000)]
+        cut = round(1000 * 2 * overlap / (1 + overlap))
+        other = words[:cut] + [f"u{i}" for i in chance.sample(range(100_000), 1000 - cut)]
+        grams = [{tuple(t[i : i + 5]) for i in range(len(t) - 4)} for t in (words, other)]
+        exact = len(grams[0] & grams[1]) / len(grams[0] | grams[1])
+        signed = signatures(documents.documents([{"id": "a", "text": " ".join(words)}, {"id": "b", "text": " ".join(other)}]))
+        errors.append(similarity(signed["sketch"][:1], signed["sketch"][1:])[0] - exact)
+    standard = (overlap * (1 - overlap) / 128) ** 0.5
+    assert abs(np.mean(errors)) < 4 * standard / 20**0.5
+    assert np.std(errors) < 1.7 * standard
+
+
+def test_short_and_empty_texts_are_compared_exactly_only():
+    rows = [("a", "yes"), ("b", "Yes!"), ("c", ""), ("d", "?!"), ("e", "?!"), ("f", "no")]
+    found = cluster(signatures(documents.documents({"id": key, "text": text} for key, text in rows)))
+    assert found["exact_cluster"].to_list() == ["a", "a", "c", "d", "d", "f"]
+    assert found["near_cluster"].to_list() == found["exact_cluster"].to_list()
+
+
+def test_verify_decides_in_place_of_the_estimate():
+    signed = signatures(corpus())
+    alone = cluster(signed, verify=lambda pairs: pl.Series([False] * len(pairs)))
+    assert alone["near_cluster"].equals(alone["exact_cluster"].rename("near_cluster"))
+
+
+def test_the_same_id_twice_is_an_error():
+    signed = signatures(corpus()[:3])
+    with pytest.raises(MidtrainError, match="00-a"):
+        cluster(pl.concat([signed, signed[:1]]))
+
+
+def test_survivors_follow_the_rule():
+    rows = [("a", "one two three four five six"), ("b", "One, two -- three: four; five; six!"), ("c", "other words")]
+    signed = signatures(documents.documents({"id": key, "text": text} for key, text in rows))
+    found = cluster(signed)
+    assert survivors(found, signed)["survivor"].to_list() == ["b", "b", "c"]
+    assert survivors(found, signed)["duplicate"].to_list() == [True, False, False]
+    assert survivors(found, signed, Deduplication(survivor="first"))["survivor"].to_list() == ["a", "a", "c"]
+    rated = pl.DataFrame({"id": ["a", "b"], "preference": [3, 1]})
+    assert survivors(found, signed, preference=rated)["survivor"].to_list() == ["a", "a", "c"]
+
+
+def test_bands_meet_their_error():
+    chosen = bands_for(0.8, 128)
+    assert (chosen.bands, chosen.rows) == (16, 8)
+    assert chosen.false_negative <= 0.01
+    assert chosen.probability(0.8) == pytest.approx(1 - (1 - 0.8**8) ** 16)
+    assert bands_for(0.5, 128).rows < chosen.rows
+    assert banding(Deduplication(bands=14, rows=8))[:2] == (14, 8)
+    for wrong in ({"bands": 20, "rows": 20}, {"bands": 4}):
+        with pytest.raises(MidtrainError):
+            banding(Deduplication(**wrong))
+
+
+def test_repeated_lines_are_those_of_many_documents_of_one_source():
+    menu = "Home | About us | Contact and imprint"
+    rows = [{"id": f"{i}", "source": "web", "text": f"{menu}\nThis is the story of number {i}.\nshort"} for i in range(4)]
+    rows += [{"id": "8", "source": "other", "text": menu}, {"id": "9", "source": "web", "text": ""}]
+    found = repeated_lines(documents.documents(rows), Deduplication(line_documents=4))
+    assert found["lines"].to_list() == [2, 2, 2, 2, 1, 0]
+    assert found["repeated_lines"].to_list() == [1, 1, 1, 1, 0, 0]
+    assert found["repeated_line_character_ratio"][0] == pytest.approx(len(menu) / (len(menu) + 30))
+    assert found["repeated_line_character_ratio"][5] is None
+
+
+def test_semantic_clusters_join_what_points_the_same_way():
+    class Encoder:
+        def encode(self, texts):
+            vectors = np.array([[1, 0], [0, 1], [0.999, 0.0447]], dtype=np.float32)
+            return vectors[[int(text) for text in texts]]
+
+    rows = documents.documents([{"id": "c", "text": "0"}, {"id": "b", "text": "1"}, {"id": "a", "text": "2"}])
+    assert semantic_clusters(rows, Encoder())["semantic_cluster"].to_list() == ["a", "b", "a"]
+
+
+def test_the_command_works_in_increments(tmp_path):
+    import typer
+
+    from midtrain_dagster.commands import deduplicate as command
+
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    command.register(app)
+
+    def run(name: str, rows: pl.DataFrame, *more: str) -> dict:
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.select("id", "text").to_dicts()))
+        arguments = ["deduplicate", "--in", str(tmp_path / f"{name}.jsonl"), "--out", str(tmp_path / name), *more]
+        return json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout.strip().splitlines()[-1])
+
+    everything = corpus()
+    whole = run("whole", pl.concat([everything, everything[:2]]))
+    assert (whole["read"], whole["kept"], whole["rejected"]) == (82, 80, 2)
+    assert (whole["exact_duplicates"], whole["near_duplicates"], whole["clusters"]) == (20, 40, 20)
+    run("old", everything[::2])
+    new = run("new", everything[1::2], "--known", str(tmp_path / "old/signatures.parquet"))
+    assert new["known"] == 40
+    assert pl.read_parquet(tmp_path / "new/clusters.parquet").equals(pl.read_parquet(tmp_path / "whole/clusters.parquet"))
