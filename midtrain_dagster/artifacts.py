@@ -7,6 +7,7 @@ run leaves behind and the next one goes on with. `<root>/<name>/current` names t
 import json
 import os
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,3 +77,14 @@ class Artifacts:
             new = pointer.with_name(f".current-{fingerprint}")
             new.write_text(fingerprint)
             os.replace(new, pointer)
+
+
+def content_digest(folder: Path) -> str:
+    """Digest of all files below a folder, names included, 32 hex digits."""
+    total = blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                total.update(block)
+    return total.hexdigest()

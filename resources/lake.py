@@ -34,8 +34,6 @@ class Lake:
     def artifacts(self) -> Artifacts:
         return Artifacts(self.local / "artifacts")
 
-    def cache(self, name: str) -> Path:
-        """A directory whose loss costs time and nothing else."""
-        path = self.local / "cache" / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+    def cache_path(self, name: str) -> Path:
+        """Where a cache is: a directory whose loss costs time and nothing else. It need not exist yet."""
+        return self.local / "cache" / name

@@ -10,7 +10,7 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.benchmarks import Benchmark
 from midtrain_dagster.project.cleaning import Cleaning
 from midtrain_dagster.project.deduplication import Deduplication
-from midtrain_dagster.project.generators import Generator
+from midtrain_dagster.project.generators import GeneratorSettings
 from midtrain_dagster.project.raters import Rater
 from midtrain_dagster.project.sources import Source
 from midtrain_dagster.project.teacher import TeacherSettings
@@ -25,7 +25,9 @@ class Curation(Settings):
     """The order of the steps between cleaning and selection, and which documents go on to the next, dearer one."""
 
     order: tuple[Step, ...] = Field(("deduplicate", "decontaminate", "rate"), description="each of the three, once")
-    gates: dict[Step, str] = Field({}, description="step → SQL condition over what earlier steps measured; who fails it is not measured")
+    gates: dict[Step, str] = Field(
+        {}, description="step → SQL condition over what earlier steps measured; who fails it is not measured"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> "Curation":
@@ -51,6 +53,20 @@ class Compute(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class Embedded(Settings):
+    """What the offline default makes for itself. Leave the section out when you bring sources of your own."""
+
+    packages: tuple[str, ...] = Field(
+        ("numpy", "scipy", "sklearn", "pandas"), description="whose documentation becomes a web site"
+    )
+    website: str = Field(".midtrain/embedded/website.warc.gz", description="where that is, as a crawl")
+    benchmarks: str = Field(".midtrain/embedded/benchmarks", description="where the benchmark rows are")
+    leaks: str = Field(".midtrain/embedded/leaks.jsonl", description="where the planted posts are")
+    questions: int = Field(40, ge=1, description="seeded questions of each kind")
+    planted: int = Field(12, ge=0, description="posts that quote a benchmark question")
+    seed: int = 0
+
+
 class Project(Settings):
     """The whole of `midtrain.yaml`."""
 
@@ -58,7 +74,7 @@ class Project(Settings):
     storage: str = Field(".midtrain/lake", description="directory, relative to this file, or the URI of an object store")
     storage_options: dict[str, str] = Field({}, description="of the object store client; keys come from the environment")
     sources: tuple[Source, ...] = Field(min_length=1)
-    generators: tuple[Generator, ...] = ()
+    generators: tuple[GeneratorSettings, ...] = ()
     cleaning: Cleaning = Cleaning()
     deduplication: Deduplication = Deduplication()
     raters: tuple[Rater, ...] = ()
@@ -67,6 +83,8 @@ class Project(Settings):
     teacher: TeacherSettings | None = Field(None, description="needed by generators that ask a language model")
     embedder: EmbedderSettings = EmbedderSettings()
     compute: Compute = Compute()
+    embedded: Embedded | None = Field(None, description="made by this project itself: web site, benchmark rows, planted leak")
+    automatic: bool = Field(True, description="whether schedule and automation are on when the UI starts")
     recipes: tuple[str, ...] = Field(("demo",), description="which are in the graph: names, or paths of YAML files")
     refresh: str = Field("0 3 * * *", description="cron line of the sources' schedule")
 

@@ -1,0 +1,80 @@
+"""Clean: repaired text, language, quality signals and sensitive spans, for each source. Nothing is dropped here."""
+
+import dagster as dg
+import polars as pl
+
+from assets.outcome import AUTOMATION, OWNERS, of_table, plot, progress
+from midtrain_dagster.clean.clean import clean
+from midtrain_dagster.code import code_version
+from midtrain_dagster.project.project import Project
+from midtrain_dagster.refresh import Frames, by_document, fingerprint
+from resources.lake import Lake
+
+GROUP = "clean"
+TABLE = "clean_documents"
+SIGNALS = "quality_signals"
+SPANS = "sensitive_spans"
+BATCH = 2000
+
+
+def clean_documents(source: str, project: Project) -> dg.AssetsDefinition:
+    """The cleaned documents of one source; its signals and spans are written with them."""
+
+    @dg.asset(
+        key=[TABLE, source],
+        deps=[["raw_documents", source]],
+        group_name=GROUP,
+        kinds={"polars", "deltalake"},
+        owners=OWNERS,
+        code_version=code_version("clean"),
+        automation_condition=AUTOMATION,
+        tags={"midtrain/source": source},
+        description=f"`{source}` with repaired text and language; its `{SIGNALS}` and `{SPANS}` are tables beside it.",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
+            counted = progress(context, f"clean {source}", "documents", len(new))
+            parts = [clean(batch, project.cleaning, counted) for batch in new.iter_slices(BATCH)] or [
+                clean(new, project.cleaning)
+            ]
+            frames = {
+                TABLE: pl.concat([part.documents for part in parts]),
+                SIGNALS: pl.concat([part.signals for part in parts]),
+                SPANS: pl.concat([part.spans for part in parts]),
+            }
+            kinds = dict(frames[SPANS].group_by("kind").len().sort("kind").iter_rows())
+            return frames, {"sensitive spans found": kinds}
+
+        refreshed = by_document(
+            lake.tables,
+            asset=context.asset_key.to_user_string(),
+            reads="raw_documents",
+            writes=(TABLE, SIGNALS, SPANS),
+            source=source,
+            base=fingerprint(code_version("clean"), project.cleaning.model_dump(mode="json")),
+            work=work,
+        )
+        return of_table(context, lake.tables, TABLE, refreshed, {"languages": plot(languages(lake, source))})
+
+    return asset
+
+
+def languages(lake: Lake, source: str) -> object:
+    """Bars of the commonest languages of a source."""
+    from matplotlib.figure import Figure
+
+    counts = (
+        lake.tables.scan(TABLE, source).group_by("language").len().sort("len", "language", descending=[True, False]).collect()
+    )
+    figure = Figure(figsize=(4, 2.2))
+    axes = figure.subplots()
+    shown = counts.head(8)
+    axes.barh([name or "unknown" for name in shown["language"]][::-1], shown["len"].to_list()[::-1])
+    axes.set_xlabel("documents")
+    axes.set_title(f"{source}: language")
+    return figure
+
+
+def assets(project: Project) -> list[dg.AssetsDefinition]:
+    """One asset for each source and generator."""
+    return [clean_documents(source, project) for source in project.document_sources]

@@ -1,0 +1,237 @@
+"""Decontaminate: evidence for each document and benchmark question. The recipe's threshold decides, at selection."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
+from midtrain_dagster.code import code_version
+from midtrain_dagster.decontaminate.index import build
+from midtrain_dagster.decontaminate.match import match, rescan
+from midtrain_dagster.decontaminate.questions import read_questions
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.mix.tokens import load_tokenizer
+from midtrain_dagster.project.benchmarks import Benchmark
+from midtrain_dagster.project.project import Project
+from midtrain_dagster.recipes.decontamination import Decontamination
+from midtrain_dagster.recipes.recipe import Recipe
+from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
+from midtrain_dagster.sequences import Sequences
+from resources.embedder import Embedder
+from resources.lake import Lake
+
+GROUP = "decontaminate"
+QUESTIONS = "benchmark_questions"
+MATCHES = "contamination_matches"
+
+
+def benchmark_questions(project: Project, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The questions of every benchmark of the project, in one layout."""
+
+    @dg.asset(
+        key=QUESTIONS,
+        deps=deps,
+        group_name=GROUP,
+        kinds={"polars", "deltalake"},
+        owners=OWNERS,
+        code_version=code_version("decontaminate"),
+        automation_condition=AUTOMATION,
+        description="Questions that no recipe may train on: " + ", ".join(b.name for b in project.benchmarks),
+    )
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        read = [(benchmark, questions_of(benchmark, lake.root)) for benchmark in project.benchmarks]
+        rows = pl.concat([questions.with_columns(source=pl.lit(benchmark.name)) for benchmark, questions in read])
+
+        def work() -> tuple[pl.DataFrame, dict[str, object]]:
+            return rows, {"questions": dict(rows.group_by("benchmark").len().sort("benchmark").iter_rows())}
+
+        refreshed = whole(
+            lake.tables,
+            asset=QUESTIONS,
+            name=QUESTIONS,
+            base=code_version("decontaminate"),
+            inputs={"questions": fingerprint(rows["question_id"].sort().to_list())},
+            reads={},
+            source=None,
+            work=work,
+        )
+        return of_table(context, lake.tables, QUESTIONS, refreshed)
+
+    return asset
+
+
+def questions_of(benchmark: Benchmark, root: Path) -> pl.DataFrame:
+    """A benchmark's rows from its files, or from the hub."""
+    if benchmark.path is not None:
+        return read_questions([(benchmark.name, root / benchmark.path)], benchmark.mapping or None)
+    from datasets import load_dataset
+
+    from midtrain_dagster.decontaminate.questions import of_rows
+
+    try:
+        rows = load_dataset(benchmark.hub, benchmark.subset, split=benchmark.split)
+    except Exception as error:
+        raise MidtrainError(
+            f"benchmark {benchmark.name}: {benchmark.hub} cannot be had from the hub ({error}); give a `path` instead"
+        ) from None
+    return of_rows(benchmark.name, rows, benchmark.mapping or None)
+
+
+def contamination_matches(source: str, project: Project, settings: Decontamination) -> dg.AssetsDefinition:
+    """Matches of one source's documents with the questions."""
+
+    @dg.asset(
+        key=[MATCHES, source],
+        deps=[["clean_documents", source], QUESTIONS],
+        group_name=GROUP,
+        kinds={"numba", "deltalake"},
+        owners=OWNERS,
+        code_version=code_version("decontaminate"),
+        automation_condition=AUTOMATION,
+        tags={"midtrain/source": source},
+        description=f"Every pair of a document of `{source}` and a benchmark question that may be a copy, with its evidence.",
+    )
+    def asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], embedder: dg.ResourceParam[Embedder]
+    ) -> dg.MaterializeResult:
+        questions = lake.tables.read(QUESTIONS)
+
+        def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
+            counted = progress(context, f"decontaminate {source}", "documents", len(new))
+            found = match(new, build(questions, settings), settings.method, embedder, progress=counted)
+            return {MATCHES: found}, {"scanned": len(new), "documents with evidence": found["id"].n_unique()}
+
+        refreshed = by_document(
+            lake.tables,
+            asset=context.asset_key.to_user_string(),
+            reads="clean_documents",
+            writes=(MATCHES,),
+            source=source,
+            base=fingerprint(
+                code_version("decontaminate"),
+                settings.model_dump(mode="json"),
+                sorted(questions["question_id"]),
+                embedder.version,
+            ),
+            work=work,
+        )
+        return of_table(context, lake.tables, MATCHES, refreshed, {"strongest evidence": strongest(lake, source)})
+
+    return asset
+
+
+def strongest(lake: Lake, source: str | None = None, number: int = 6) -> dg.MetadataValue:
+    """The best matches side by side: what the document says, what the question says."""
+    matches = (
+        lake.tables.scan(MATCHES, source)
+        .sort("score", "id", "question_id", descending=[True, False, False])
+        .head(number)
+        .collect()
+    )
+    questions = lake.tables.read(QUESTIONS).select("question_id", "question")
+    texts = (
+        lake.tables.scan("clean_documents")
+        .select("id", "text")
+        .filter(pl.col("id").is_in(matches["id"].unique().implode()))
+        .collect()
+    )
+    shown = (
+        matches.join(questions, on="question_id", how="left").join(texts, on="id", how="left").sort("score", descending=True)
+    )
+    said = pl.struct("text", "start", "end").map_elements(
+        lambda m: (m["text"] or "")[m["start"] : m["end"]], return_dtype=pl.String
+    )
+    return markdown(shown.select("score", "benchmark", document=said, question=pl.col("question").str.slice(0, 400)))
+
+
+def contamination_report(project: Project, settings: Decontamination) -> dg.AssetsDefinition:
+    """Which benchmarks are touched, by how many documents of which source."""
+    names = list(project.document_sources)
+
+    @dg.asset(
+        key="contamination_report",
+        deps=[QUESTIONS, *([MATCHES, name] for name in names)],
+        group_name=GROUP,
+        kinds={"polars"},
+        owners=OWNERS,
+        code_version=code_version("decontaminate"),
+        automation_condition=AUTOMATION,
+        description="Per benchmark: how many questions are touched, by how many documents of which source, on what evidence.",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        questions, matches = lake.tables.read(QUESTIONS), lake.tables.read(MATCHES)
+        table = touched(questions, matches.filter(pl.col("source").is_in(names)), settings.threshold)
+        reported = whole(
+            lake.tables,
+            asset="contamination_report",
+            name="contamination_report",
+            base=fingerprint(code_version("decontaminate"), settings.threshold),
+            inputs={"table": fingerprint(table.to_dicts())},
+            reads={MATCHES: lake.tables.version(MATCHES), QUESTIONS: lake.tables.version(QUESTIONS)},
+            source=None,
+            work=lambda: (table, {}),
+        )
+        more = {"by benchmark and source": markdown(table, 60), "strongest evidence": strongest(lake, number=12)}
+        return of_table(context, lake.tables, "contamination_report", reported, more)
+
+    return asset
+
+
+def touched(questions: pl.DataFrame, matches: pl.DataFrame, threshold: float) -> pl.DataFrame:
+    """One row a benchmark and source: questions there are, questions touched at the threshold, documents that touch them."""
+    there = questions.group_by("benchmark").agg(questions=pl.len())
+    hits = matches.filter(pl.col("score") >= threshold).group_by("benchmark", "source")
+    found = hits.agg(
+        questions_touched=pl.col("question_id").n_unique(), documents=pl.col("id").n_unique(), best_score=pl.col("score").max()
+    )
+    return (
+        there.join(found, on="benchmark", how="left").with_columns(pl.col("source").fill_null("-")).sort("benchmark", "source")
+    )
+
+
+def assets(project: Project, recipes: list[Recipe], deps: list[dg.AssetKey]) -> list[dg.AssetsDefinition]:
+    """Questions, matches of each source, report. Evidence is gathered by the first recipe's settings; thresholds are each recipe's."""
+    settings = recipes[0].decontamination if recipes else Decontamination()
+    return [
+        benchmark_questions(project, deps),
+        *(contamination_matches(source, project, settings) for source in project.document_sources),
+        contamination_report(project, settings),
+    ]
+
+
+def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
+    """What is about to be trained on is scanned once more, as the tokens that training will read."""
+
+    def no_question_left(recipe: Recipe) -> dg.AssetChecksDefinition:
+        @dg.asset_check(asset=["packed_sequences", recipe.name], name="no_benchmark_question_left", blocking=True)
+        def check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+            """No packed sequence holds a benchmark question word for word."""
+            packed = lake.artifacts.current(f"packed_sequences/{recipe.name}")
+            base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
+            texts = decoded(Sequences.open(packed.path / "train"), base.path / "model")
+            found = rescan(texts, build(lake.tables.read(QUESTIONS), recipe.decontamination))
+            shown = found.select("benchmark", "question_id", "id", "score").head(10)
+            return dg.AssetCheckResult(
+                passed=not len(found),
+                metadata={
+                    "sequences scanned": len(texts),
+                    "questions found": found["question_id"].n_unique(),
+                    "found": markdown(shown),
+                },
+            )
+
+        return check
+
+    return [no_question_left(recipe) for recipe in recipes]
+
+
+def decoded(sequences: Sequences, tokenizer: Path) -> pl.DataFrame:
+    """The text of every span of packed sequences: `id` (sequence:start), `text`."""
+    decode = load_tokenizer(tokenizer).decode
+    tokens = sequences.tokens
+    rows = [
+        {"id": f"{sequence}:{start}", "text": decode(tokens[sequence, start : start + length].tolist())}
+        for sequence, start, length, *_ in sequences.spans.tolist()
+    ]
+    return pl.DataFrame(rows, schema={"id": pl.String, "text": pl.String})

@@ -1,0 +1,115 @@
+"""Deduplicate: clusters of equal and nearly equal documents, across all sources."""
+
+import dagster as dg
+import polars as pl
+
+from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
+from midtrain_dagster.code import code_version
+from midtrain_dagster.deduplicate.cluster import cluster
+from midtrain_dagster.deduplicate.signatures import signatures
+from midtrain_dagster.project.project import Project
+from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
+from resources.lake import Lake
+
+GROUP = "deduplicate"
+TABLE = "duplicate_clusters"
+SIGNATURES = "signatures"
+
+
+def duplicate_clusters(project: Project) -> dg.AssetsDefinition:
+    """Clusters over all sources. Signatures are kept, so that new documents meet old ones without re-reading old text."""
+
+    @dg.asset(
+        key=TABLE,
+        deps=[["clean_documents", source] for source in project.document_sources],
+        group_name=GROUP,
+        kinds={"numba", "deltalake"},
+        owners=OWNERS,
+        code_version=code_version("deduplicate"),
+        automation_condition=AUTOMATION,
+        description="Exact and near-duplicate clusters (MinHash) of all documents; which member survives is the recipe's rule.",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        base = fingerprint(code_version("deduplicate"), project.deduplication.model_dump(mode="json"))
+
+        def sign(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
+            return {SIGNATURES: signed(signatures(new, project.deduplication))}, {}
+
+        counted = progress(context, "signatures", "documents")
+        done = {}
+        for source in project.document_sources:
+            done[source] = by_document(
+                lake.tables,
+                asset=f"{SIGNATURES}/{source}",
+                reads="clean_documents",
+                writes=(SIGNATURES,),
+                source=source,
+                base=base,
+                work=sign,
+            )
+            counted.advance(done[source].worked)
+
+        def work() -> tuple[pl.DataFrame, dict[str, object]]:
+            rows = lake.tables.scan(SIGNATURES).filter(pl.col("source").is_in(list(project.document_sources))).collect()
+            clusters = cluster(unsigned(rows), project.deduplication)
+            found = clusters.join(rows.select("id", "source"), on="id")
+            return found, {"clusters": counts(found)}
+
+        refreshed = whole(
+            lake.tables,
+            asset=TABLE,
+            name=TABLE,
+            base=base,
+            inputs={source: refresh.digest for source, refresh in done.items()},
+            reads={SIGNATURES: lake.tables.version(SIGNATURES)},
+            source=None,
+            work=work,
+        )
+        worked = sum(refresh.worked for refresh in done.values())
+        return of_table(
+            context, lake.tables, TABLE, refreshed._replace(worked=worked), {"largest near-duplicate clusters": largest(lake)}
+        )
+
+    return asset
+
+
+def signed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Hashes as signed integers: Delta tables have no unsigned ones."""
+    return rows.with_columns(
+        pl.col("exact_hash").reinterpret(signed=True), pl.col("bands").list.eval(pl.element().reinterpret(signed=True))
+    )
+
+
+def unsigned(rows: pl.DataFrame) -> pl.DataFrame:
+    """The reverse of `signed`."""
+    return rows.with_columns(
+        pl.col("exact_hash").reinterpret(signed=False), pl.col("bands").list.eval(pl.element().reinterpret(signed=False))
+    )
+
+
+def counts(clusters: pl.DataFrame) -> dict[str, int]:
+    """How many documents are not the only one of their cluster."""
+    return {
+        kind: len(clusters.filter(pl.col(f"{kind}_cluster").is_duplicated() & pl.col(f"{kind}_cluster").is_not_null()))
+        for kind in ("exact", "near")
+    }
+
+
+def largest(lake: Lake) -> dg.MetadataValue:
+    """The largest clusters and how their first member begins."""
+    clusters = (
+        lake.tables.read(TABLE).group_by("near_cluster").agg(documents=pl.len(), sources=pl.col("source").unique().sort())
+    )
+    top = clusters.filter(pl.col("documents") > 1).sort("documents", "near_cluster", descending=[True, False]).head(8)
+    texts = (
+        lake.tables.scan("clean_documents")
+        .filter(pl.col("id").is_in(top["near_cluster"].implode()))
+        .select("id", "text")
+        .collect()
+    )
+    shown = top.join(texts, left_on="near_cluster", right_on="id", how="left").sort("documents", descending=True)
+    return markdown(shown.select("documents", pl.col("sources").list.join(", "), begins=pl.col("text").str.slice(0, 160)))
+
+
+def assets(project: Project) -> list[dg.AssetsDefinition]:
+    return [duplicate_clusters(project)]

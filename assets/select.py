@@ -1,0 +1,191 @@
+"""Select: which documents each recipe trains on. One DuckDB query over the attributes; every row that is left out says why."""
+
+import dagster as dg
+import duckdb
+import polars as pl
+
+from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, plot
+from midtrain_dagster.clean.rules import RULESETS
+from midtrain_dagster.code import code_version
+from midtrain_dagster.project.project import Project
+from midtrain_dagster.recipes.recipe import Recipe
+from midtrain_dagster.recipes.selection import Contamination, Rule, Selection
+from midtrain_dagster.refresh import fingerprint, whole
+from midtrain_dagster.select.funnel import funnel
+from midtrain_dagster.select.select import select
+from midtrain_dagster.tables import Tables
+from resources.lake import Lake
+
+GROUP = "select"
+TABLE = "selected_documents"
+HELD_OUT = "held out"
+ATTRIBUTES = ("quality_signals", "sensitive_spans", "duplicate_clusters", "document_ratings", "contamination_matches")
+
+
+def rulesets() -> dict[str, list[Rule]]:
+    """The published heuristics, each for the documents that it was published for: prose rules spare code, code rules prose."""
+    return {
+        name: [
+            Rule(
+                name=rule["name"],
+                keep=f"({rule['keep']}) IS TRUE",
+                where="document.format = 'code'" if name == "stack" else "document.format = 'text'",
+            )
+            for rule in rules
+        ]
+        for name, rules in RULESETS.items()
+    }
+
+
+def selection_of(recipe: Recipe) -> Selection:
+    """The recipe's selection, with its contamination threshold and the held-out documents as its last rule.
+
+    Whole duplicate clusters are held out, so that no near copy of a held-out document is trained on.
+    """
+    held_out = Rule(
+        name=HELD_OUT,
+        keep=f"md5_number_lower(coalesce(cluster.near, document.id)) % {recipe.held_out.one_in} <> 0",
+    )
+    return recipe.selection.model_copy(
+        update={
+            "contamination": recipe.selection.contamination or Contamination(score=recipe.decontamination.threshold),
+            "rules": (*recipe.selection.rules, held_out),
+        }
+    )
+
+
+def relations(con: duckdb.DuckDBPyConnection, tables: Tables, sources: list[str], method: str) -> None:
+    """Views over pinned versions, as selection names them: documents, signals, clusters, ratings, matches."""
+
+    def of(name: str) -> str:
+        return tables.relation(name, sources=sources)
+
+    con.execute(
+        f"create view documents as select id, text_hash, source, domain, format, language, url, license, created, "
+        f"length(text)::bigint as characters from {of('clean_documents')}"
+    )
+    spans = (
+        f"(select id, count(*) as found from {of('sensitive_spans')} group by id)"
+        if held(tables, "sensitive_spans", sources)
+        else None
+    )
+    sensitive = f"coalesce(s.found, 0) as sensitive from {of('quality_signals')} q left join {spans} s using (id)"
+    con.execute(
+        f"create view signals as select q.* exclude (source, characters, language), "
+        f"{sensitive if spans else '0 as sensitive from ' + of('quality_signals') + ' q'}"
+    )
+    con.execute(
+        f"create view clusters as select id, text_hash, exact_cluster as exact, near_cluster as near from {of('duplicate_clusters')}"
+    )
+    if held(tables, "document_ratings", sources):
+        con.execute(f"create view ratings as select * exclude (source) from {of('document_ratings')}")
+    if held(tables, "contamination_matches", sources):
+        con.execute(
+            f"create view matches as select id, text_hash, question_id, score from {of('contamination_matches')} "
+            f"where method = '{method}'"
+        )
+    else:
+        con.execute(
+            "create view matches as select '' as id, '' as text_hash, '' as question_id, 0.0::double as score where false"
+        )
+
+
+def held(tables: Tables, name: str, sources: list[str]) -> bool:
+    """Whether a table has any rows of these sources."""
+    return tables.exists(name) and any(tables.files(name, source=source) for source in sources)
+
+
+def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
+    """The fate of every document under one recipe."""
+    names = list(project.document_sources)
+    selection = selection_of(recipe)
+
+    @dg.asset(
+        key=[TABLE, recipe.name],
+        deps=[
+            *(["clean_documents", name] for name in names),
+            "duplicate_clusters",
+            *(["document_ratings", name] for name in names if project.raters),
+            *(["contamination_matches", name] for name in names),
+        ],
+        group_name=GROUP,
+        kinds={"duckdb", "deltalake"},
+        owners=OWNERS,
+        code_version=code_version("select"),
+        automation_condition=AUTOMATION,
+        tags={"midtrain/recipe": recipe.name},
+        description=f"Which documents recipe `{recipe.name}` trains on, and why the others are left out.",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        tables = lake.tables
+        present = [name for name in ("clean_documents", *ATTRIBUTES) if tables.exists(name)]
+
+        def work() -> tuple[pl.DataFrame, dict[str, object]]:
+            con = duckdb.connect()
+            relations(con, tables, names, recipe.decontamination.method)
+            chosen = select(con, selection, recipe.seed, rulesets())
+            kept = chosen.documents.filter(pl.col("kept"))
+            return chosen.documents, {
+                "documents": len(chosen.documents),
+                "kept": len(kept),
+                "kept characters": int(kept["characters"].sum()),
+                "query": chosen.query,
+            }
+
+        refreshed = whole(
+            tables,
+            asset=context.asset_key.to_user_string(),
+            name=f"{TABLE}/{recipe.name}",
+            base=fingerprint(
+                code_version("select"), selection.model_dump(mode="json"), recipe.seed, recipe.decontamination.method
+            ),
+            inputs={f"{table}/{name}": digest_of(tables, table, name) for table in present for name in names},
+            reads={name: tables.version(name) for name in present},
+            source=None,
+            work=work,
+        )
+        left = funnel(tables.read(f"{TABLE}/{recipe.name}")).with_columns(pl.col("rule").fill_null("kept"))
+        return of_table(
+            context,
+            tables,
+            f"{TABLE}/{recipe.name}",
+            refreshed,
+            {"drop funnel": plot(drawn(left)), "left out": markdown(left, 60)},
+        )
+
+    return asset
+
+
+def digest_of(tables: Tables, table: str, source: str) -> str:
+    """Digest of what a table holds of a source, or of all sources where it is made as a whole."""
+    asset = table if table == "duplicate_clusters" else f"{BESIDE.get(table, table)}/{source}"
+    record = tables.record(table, asset)
+    return record.digest if record else ""
+
+
+# Tables that another asset writes beside its own.
+BESIDE = {"quality_signals": "clean_documents", "sensitive_spans": "clean_documents"}
+
+
+def drawn(left: pl.DataFrame) -> object:
+    """The funnel: characters kept and left out, by source and rule."""
+    from matplotlib.figure import Figure
+
+    sources = left["source"].unique().sort().to_list()
+    rules = left.group_by("rule").agg(pl.col("characters").sum()).sort("characters", descending=True)["rule"].to_list()
+    figure = Figure(figsize=(7, 0.5 * len(sources) + 1.6))
+    axes = figure.subplots()
+    begin = dict.fromkeys(sources, 0.0)
+    for rule in rules:
+        amounts = dict(left.filter(pl.col("rule") == rule).select("source", "characters").iter_rows())
+        widths = [amounts.get(source, 0) / 1e6 for source in sources]
+        axes.barh(sources, widths, left=[begin[s] for s in sources], label=rule)
+        begin = {s: begin[s] + w for s, w in zip(sources, widths, strict=True)}
+    axes.set_xlabel("million characters")
+    axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def assets(project: Project, recipes: list[Recipe]) -> list[dg.AssetsDefinition]:
+    """One asset for each recipe."""
+    return [selected_documents(recipe, project) for recipe in recipes]

@@ -1,0 +1,93 @@
+"""The composition root: the project file becomes a graph. The only module here that imports dagster, assets and resources.
+
+Dagster loads `defs` from this module; everything in it is made by `definitions`, and nothing heavy is imported on the way.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets import graph
+from midtrain_dagster.project import project as projects
+from midtrain_dagster.project.project import Project
+from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes.recipe import Recipe
+from resources.embedder import Embedder, FakeEmbedder
+from resources.gpu import Gpu
+from resources.lake import Lake
+from resources.project_teacher import ProjectTeacher
+
+RUN_TAG = "midtrain/recipe"
+
+
+def resources(project: Project, root: Path) -> dict[str, object]:
+    """What the assets need from outside, by name. Nothing is opened or loaded here."""
+    lake = Lake(root, project.storage, project.storage_options)
+    settings = project.embedder
+    embedder = FakeEmbedder() if settings.model == "fake" else Embedder(settings.model, settings.batch_size, settings.precision)
+    return {
+        "lake": lake,
+        "project": project,
+        "embedder": embedder,
+        "teacher": ProjectTeacher(project.teacher, lake),
+        "gpu": Gpu(project.compute.device, project.compute.threads),
+    }
+
+
+def job_name(recipe: str) -> str:
+    """Name of the job that runs a recipe from its sources to its report."""
+    return f"midtrain_{recipe.replace('-', '_').replace('.', '_')}"
+
+
+def definitions(project: Project, root: Path, chosen: list[Recipe] | None = None) -> dg.Definitions:
+    """The graph of a project: one asset a source and stage, one asset a recipe and stage, a job a recipe, a daily schedule.
+
+    `chosen` recipes take the place of the project's own list.
+    """
+    named = chosen if chosen is not None else [recipes.load(name, root) for name in project.recipes]
+    built, checks = graph(project, named, root)
+    jobs = [
+        dg.define_asset_job(
+            job_name(recipe.name),
+            selection=dg.AssetSelection.keys(["evaluation_report", recipe.name], ["lineage_report", recipe.name]).upstream(),
+            description=f"From the sources to the report: {recipe.description}",
+            tags={RUN_TAG: recipe.name},
+        )
+        for recipe in named
+    ]
+    collect = dg.define_asset_job(
+        "refresh_sources",
+        selection=dg.AssetSelection.groups("collect"),
+        description="Look at every source for what is new; what changed goes downstream by automation.",
+    )
+    return dg.Definitions(
+        assets=built,
+        asset_checks=checks,
+        jobs=[*jobs, collect],
+        schedules=[
+            dg.ScheduleDefinition(
+                name="daily_sources",
+                job=collect,
+                cron_schedule=project.refresh,
+                default_status=dg.DefaultScheduleStatus.RUNNING if project.automatic else dg.DefaultScheduleStatus.STOPPED,
+                description="Looks at every source once a day.",
+            )
+        ],
+        sensors=[
+            dg.AutomationConditionSensorDefinition(
+                "changed_content",
+                target=dg.AssetSelection.all() - dg.AssetSelection.groups("collect"),
+                default_status=dg.DefaultSensorStatus.RUNNING if project.automatic else dg.DefaultSensorStatus.STOPPED,
+                description="Carries a refresh downstream where content or code changed, and nowhere else.",
+            )
+        ],
+        resources=resources(project, root),
+        executor=dg.multiprocess_executor.configured({"max_concurrent": 2, "start_method": {"forkserver": {}}}),
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads: the graph of the project file."""
+    file = projects.path()
+    return definitions(projects.load(file), file.parent)
