@@ -1,0 +1,95 @@
+"""Which reader reads which kind of source."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from midtrain_dagster.collect import code, columns, docstrings, html, package_metadata, places, rows, text, warc
+from midtrain_dagster.collect.parallel import ordered_map
+from midtrain_dagster.collect.records import Items, Record, Rejected
+from midtrain_dagster.project.sources import Code, Docstrings, PackageMetadata, Source, Text, Warc
+
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "warc": warc.SUFFIXES,
+    "wet": warc.SUFFIXES,
+    "jsonl": rows.JSON_SUFFIXES,
+    "parquet": rows.PARQUET_SUFFIXES,
+    "arrow": rows.ARROW_SUFFIXES,
+    "text": text.SUFFIXES,
+}
+
+
+def paths(source: Source, root: Path) -> list[Path]:
+    """The files behind a source, sorted. Raises MidtrainError for a location that does not exist."""
+    if isinstance(source, Code):
+        directory = places.directory(source.location, root)
+        return [path for path, _ in code.walk(directory, source) if path.is_file()]
+    if isinstance(source, Docstrings):
+        directory = places.directory(source.location, root)
+        return [path for package in source.packages for path in docstrings.modules(directory, package)]
+    if isinstance(source, PackageMetadata):
+        return sorted(places.directory(source.location, root).glob("*.dist-info/METADATA"))
+    return places.files(source.location, root, SUFFIXES[source.kind])
+
+
+def read(source: Source, root: Path, workers: int = 1) -> Items:
+    """The records of a source and what could not become one, in a fixed order."""
+    if isinstance(source, Code):
+        return code.read(places.directory(source.location, root), source)
+    if isinstance(source, Docstrings):
+        return docstrings.read(places.directory(source.location, root), source.packages, source.max_record_bytes)
+    if isinstance(source, PackageMetadata):
+        return package_metadata.read(places.directory(source.location, root), source)
+    base = places.base(source.location, root)
+    named = [(path, places.relative(path, base)) for path in paths(source, root)]
+    if isinstance(source, Text):
+        return text.read(named, source.max_record_bytes, source.encoding)
+    if isinstance(source, Warc):
+        found = _each(named, partial(warc.pages, limit=source.max_record_bytes))
+        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), found, workers)
+    return _each(named, FILES[source.kind](source))
+
+
+def _each(named: list[tuple[Path, str]], reader: Callable[[Path, str], Iterator[Any]]) -> Iterator[Any]:
+    for path, name in named:
+        if path.stat().st_size == 0:
+            yield Rejected(name, "empty file")
+        else:
+            yield from reader(path, name)
+
+
+def page_record(page: html.Page | Rejected, extractor: Any, fast: bool) -> Record | Rejected:
+    """A page's main text as a record; its address is its name."""
+    if isinstance(page, Rejected):
+        return page
+    found = html.extract(page, extractor, fast)
+    if found.problem is not None:
+        return Rejected(page.location, found.problem[0], f"{found.problem[1]} {page.url}"[:300])
+    return Record(
+        page.url,
+        found.text,
+        page.location,
+        url=page.url,
+        license=found.license,
+        language=found.language,
+        created=found.created,
+        metadata={**page.metadata, **found.metadata},
+    )
+
+
+def _wet(source: Any) -> Callable[[Path, str], Items]:
+    return partial(warc.texts, limit=source.max_record_bytes)
+
+
+def _table(source: Any) -> Callable[[Path, str], Items]:
+    mapping = columns.mapping(source)
+    return lambda path, name: columns.documents(rows.read(path, name, source.max_record_bytes), mapping)
+
+
+FILES: dict[str, Callable[[Any], Callable[[Path, str], Items]]] = {
+    "wet": _wet,
+    "jsonl": _table,
+    "parquet": _table,
+    "arrow": _table,
+}

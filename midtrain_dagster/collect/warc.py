@@ -1,0 +1,222 @@
+"""WARC (ISO 28500) and WET files: read as Common Crawl is, and written for small sites."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from midtrain_dagster.collect.charsets import decode
+from midtrain_dagster.collect.html import Page
+from midtrain_dagster.collect.records import Items, Record, Rejected, because, instant, language_code
+
+SUFFIXES = (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz")
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+WINDOW = 1 << 20
+
+
+def pages(path: Path, name: str, limit: int) -> Iterator[Page | Rejected]:
+    """The HTML pages of a file's responses, and those that could not be read. Requests and other records are no documents."""
+    for found in _records(path, name, limit, "response"):
+        yield found if isinstance(found, Rejected) else _page(found, name, limit)
+
+
+def texts(path: Path, name: str, limit: int) -> Items:
+    """The texts of a WET file's conversion records."""
+    for found in _records(path, name, limit, "conversion"):
+        if isinstance(found, Rejected):
+            yield found
+            continue
+        headers, body, location = found
+        try:
+            text, _ = decode(body)
+        except UnicodeError as error:
+            yield Rejected(location, "invalid UTF-8", because(error))
+            continue
+        url = headers.get("WARC-Target-URI") or headers.get("WARC-Record-ID") or location
+        language = language_code(_two_letters(headers.get("WARC-Identified-Content-Language")))
+        title, _, _ = text.partition("\n")
+        about = {"crawled": headers.get("WARC-Date"), "title": title.strip()[:300]}
+        yield Record(url, text.strip(), location, url=url, language=language, metadata=about)
+
+
+def _two_letters(languages: str | None) -> str | None:
+    """Common Crawl writes ISO 639-3, the main language first (`eng,deu`)."""
+    names = {
+        "eng": "en",
+        "deu": "de",
+        "fra": "fr",
+        "spa": "es",
+        "ita": "it",
+        "por": "pt",
+        "rus": "ru",
+        "zho": "zh",
+        "jpn": "ja",
+    }
+    first = (languages or "").split(",")[0]
+    return names.get(first, first if len(first) == 2 else None)
+
+
+def _records(path: Path, name: str, limit: int, kind: str) -> Iterator[tuple[Any, bytes, str] | Rejected]:
+    """Headers, body and location of the records of one type. After a broken record, reading goes on at the next one found.
+
+    One record is held back until the next one's header has been read: only then is its length known to be right.
+    """
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    offset: int | None = 0
+    while offset is not None:
+        held: tuple[Any, bytes, str] | Rejected | None = None
+        last = offset
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                for record in ArchiveIterator(file, record_types=WarcRecordType.any_type, parse_http=False):
+                    if held is not None:
+                        yield held
+                    last = record.stream_pos if record.stream_pos >= offset else offset + record.stream_pos
+                    held = _read(record, f"{name}@{last}", limit, kind)
+            if held is not None:
+                yield held
+            return
+        except (OSError, ValueError, zlib.error) as error:
+            yield from _broken(path, name, last, held, error)
+            offset = _next_record(path, last + 1)
+
+
+def _read(record: Any, location: str, limit: int, kind: str) -> tuple[Any, bytes, str] | Rejected | None:
+    declared = record.content_length
+    wanted = (record.headers.get("WARC-Type") or "").lower() == kind
+    if not wanted and declared <= limit:
+        return None
+    body = record.reader.read(min(limit, declared) + 1) if wanted else b""
+    if declared > limit and len(body) > limit:
+        return Rejected(location, "record too large", f"{declared} bytes, at most {limit}")
+    if wanted and len(body) < declared:
+        return Rejected(location, "truncated record", f"{len(body)} of {declared} bytes")
+    return (dict(record.headers.items()), body, location) if wanted else None
+
+
+def _broken(path: Path, name: str, last: int, held: Any, error: Exception) -> Iterator[tuple[Any, bytes, str] | Rejected]:
+    """What the record before the break and the break itself become."""
+    if held is None or isinstance(held, Rejected):
+        yield held or Rejected(f"{name}@{last}", "broken WARC record", because(error))
+    elif _length_is_right(path, last, len(held[1])):
+        yield held
+        yield Rejected(f"{name}@{last}+", "broken WARC record", because(error))
+    else:
+        yield Rejected(held[2], "wrong record length", f"Content-Length {len(held[1])} does not end where the record does")
+
+
+def _length_is_right(path: Path, offset: int, length: int) -> bool:
+    """Whether the record at `offset` is followed by the two line ends that close it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        stream: BinaryIO = gzip.GzipFile(fileobj=file) if file.read(2) == b"\x1f\x8b" else file  # type: ignore[assignment]
+        file.seek(offset)
+        try:
+            head = stream.read(64 << 10)
+            start = head.find(b"\r\n\r\n") + 4
+            rest = head[start : start + length + 4]
+            while len(rest) < length + 4 and (more := stream.read(length + 4 - len(rest))):
+                rest += more
+        except (OSError, EOFError, zlib.error):
+            return False
+    return start > 3 and rest[length : length + 4] == b"\r\n\r\n"
+
+
+def _next_record(path: Path, offset: int) -> int | None:
+    """Where the next record starts from `offset` on: a gzip member, a Zstandard frame or a version line; None at the end."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        mark = start[:3] if start.startswith(b"\x1f\x8b") else start if start == b"\x28\xb5\x2f\xfd" else b"WARC/1."
+        file.seek(offset)
+        window = b""
+        while chunk := file.read(WINDOW):
+            window += chunk
+            at = window.find(mark)
+            if at >= 0:
+                return offset + at
+            keep = min(len(window), len(mark) - 1)
+            offset, window = offset + len(window) - keep, window[len(window) - keep :]
+    return None
+
+
+def _page(found: tuple[Any, bytes, str], name: str, limit: int) -> Page | Rejected:
+    """An HTTP response as a page, its transfer and content encodings undone within the limit."""
+    headers, block, location = found
+    status, fields, body = _http(block)
+    url = headers.get("WARC-Target-URI", "").strip("<>")
+    media, _, parameters = fields.get("content-type", "").partition(";")
+    if not url:
+        return Rejected(location, "no target address")
+    if status != 200:
+        return Rejected(location, "HTTP status", f"{status} {url}"[:300])
+    if media.strip().lower() not in HTML_TYPES:
+        return Rejected(location, "not HTML", f"{media.strip() or 'no content type'} {url}"[:300])
+    try:
+        plain = _decoded(body, fields, limit)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        return Rejected(location, "broken content encoding", because(error))
+    if len(plain) > limit:
+        return Rejected(location, "record too large", f"more than {limit} bytes when decompressed")
+    charset = parameters.lower().partition("charset=")[2].strip(" \"';").split(";")[0] or None
+    return Page(url, plain, charset, instant(headers.get("WARC-Date")), location, {"crawled": headers.get("WARC-Date", "")})
+
+
+def _http(block: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = block.partition(b"\r\n\r\n")
+    status, _, rest = head.partition(b"\r\n")
+    words = status.split()
+    code = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    fields = (line.decode("latin-1").partition(":") for line in rest.split(b"\r\n"))
+    return code, {name.strip().lower(): value.strip() for name, _, value in fields}, body
+
+
+def _decoded(body: bytes, fields: dict[str, str], limit: int) -> bytes:
+    """At most `limit` + 1 bytes of the body. Common Crawl has undone the encodings but left their names in the header."""
+    from fastwarc.stream_io import BrotliReader, ChunkedReader
+
+    if "chunked" in fields.get("transfer-encoding", "").lower() and body.split(b"\r\n", 1)[0].strip().isalnum():
+        first = body.split(b"\r\n", 1)[0].strip()
+        if len(first) <= 8 and all(digit in b"0123456789abcdefABCDEF" for digit in first):
+            body = ChunkedReader(io.BytesIO(body)).read(limit + 1)
+    encoding = fields.get("content-encoding", "").lower()
+    if body.startswith(b"\x1f\x8b"):
+        return zlib.decompressobj(31).decompress(body, limit + 1)
+    if encoding == "deflate" and not body.lstrip().startswith(b"<"):
+        return zlib.decompressobj(15 if body[:1] == b"\x78" else -15).decompress(body, limit + 1)
+    if encoding == "br" and not body.lstrip().startswith(b"<"):
+        return BrotliReader(io.BytesIO(body)).read(limit + 1)
+    return body
+
+
+def write_warc(path: Path, pages: Iterable[tuple[str, str, datetime]]) -> int:
+    """Write (url, html, date) as a WARC 1.1 file, one gzip member a record; equal pages give equal bytes. Returns how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("wb") as file:
+        for url, html, date in pages:
+            file.write(gzip.compress(_response(url, html.encode("utf-8"), date), compresslevel=6, mtime=0))
+            count += 1
+    partial.replace(path)
+    return count
+
+
+def _response(url: str, body: bytes, date: datetime) -> bytes:
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    name = blake2b(url.encode() + b"\0" + body, digest_size=16).hexdigest()
+    identifier = "-".join((name[:8], name[8:12], name[12:16], name[16:20], name[20:]))
+    head = (
+        "WARC/1.1\r\nWARC-Type: response\r\n"
+        f"WARC-Record-ID: <urn:uuid:{identifier}>\r\n"
+        f"WARC-Date: {date.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}\r\n"
+        f"WARC-Target-URI: {url}\r\n"
+        "Content-Type: application/http; msgtype=response\r\n"
+        f"Content-Length: {len(http)}\r\n\r\n"
+    )
+    return head.encode() + http + b"\r\n\r\n"

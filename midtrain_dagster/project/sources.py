@@ -1,0 +1,214 @@
+"""The sources of a project: where documents come from, one settings class a format."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.settings import Settings
+
+
+class AnySource(Settings):
+    """What every source says, whatever its format."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the source: lower case, digits, underscores.")
+    location: str = Field(
+        description="File, directory, glob or URL; relative to the project file. `~`, `{site-packages}` and `{stdlib}` "
+        "expand to the home directory and to the running interpreter's paths."
+    )
+    domain: str = Field(
+        "web", min_length=1, description="Subject that shares and scores are counted by: web, code, math, prose, …"
+    )
+    format: str = Field("text", min_length=1, description="Shape of the text: text, qa, instruction, conversation, code, …")
+    license: str | None = Field(None, description="SPDX licence of documents that name none themselves.")
+    language: str | None = Field(None, description="ISO 639-1 language of documents that name none themselves.")
+    limit: int | None = Field(None, ge=1, description="Most documents to keep; none: all.")
+    max_record_bytes: int = Field(16 << 20, ge=1024, description="Largest record, decompressed; larger ones are rejected.")
+
+
+class Columns(Settings):
+    """Which key of a record means what; a dot goes into nested records (`meta.url`). Keys named nowhere go to `metadata`."""
+
+    text: str = Field("text", description="The text; a record without it is rejected.")
+    id: str | None = Field("id", description="The record's own id; where it has none, file and line take its place.")
+    url: str | None = Field("url", description="The web address.")
+    license: str | None = Field("license", description="The record's licence.")
+    language: str | None = Field("language", description="The record's language.")
+    created: str | None = Field("created", description="When it was written: ISO 8601 or seconds since 1970.")
+
+
+class Warc(AnySource):
+    """Common Crawl WARC files (.warc, .warc.gz, .warc.zst): the main text of HTML responses."""
+
+    kind: Literal["warc"] = "warc"
+    extractor: Literal["trafilatura", "resiliparse"] = Field(
+        "trafilatura", description="resiliparse is some ten times faster and keeps more boilerplate; it is an optional package."
+    )
+    fast: bool = Field(
+        False, description="trafilatura without its second and third opinions: half as slow again, a little worse."
+    )
+
+
+class Wet(AnySource):
+    """Common Crawl WET files: text that Common Crawl extracted."""
+
+    kind: Literal["wet"] = "wet"
+
+
+class Jsonl(AnySource):
+    """Records as JSON Lines, or one JSON array; plain, .gz or .zst."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    columns: Columns = Field(default_factory=lambda: Columns.model_validate({}), description="Which key means what.")
+    preset: str | None = Field(
+        None, description="A corpus whose columns are known: c4, pile, redstone, megamath, … (corpora.yaml)."
+    )
+
+
+class Parquet(Jsonl):
+    """Records as Parquet."""
+
+    kind: Literal["parquet"] = "parquet"  # type: ignore[assignment]
+
+
+class Arrow(Jsonl):
+    """Records as Arrow IPC, file or stream, as Hugging Face datasets caches them."""
+
+    kind: Literal["arrow"] = "arrow"  # type: ignore[assignment]
+
+
+class Text(AnySource):
+    """Books and other plain text, one document a file; headers and footers of Project Gutenberg are cut."""
+
+    kind: Literal["text"] = "text"
+    domain: str = Field("prose", min_length=1, description="Subject that shares and scores are counted by.")
+    encoding: str | None = Field(None, description="Character set of files that are not UTF-8 and do not declare one.")
+
+
+class Epub(AnySource):
+    """EPUB books, one document a book."""
+
+    kind: Literal["epub"] = "epub"
+    domain: str = Field("prose", min_length=1, description="Subject that shares and scores are counted by.")
+    max_record_bytes: int = Field(64 << 20, ge=1024, description="Largest book, decompressed.")
+
+
+class Pdf(AnySource):
+    """PDF files with a text layer, one document a file."""
+
+    kind: Literal["pdf"] = "pdf"
+    domain: str = Field("prose", min_length=1, description="Subject that shares and scores are counted by.")
+    max_record_bytes: int = Field(64 << 20, ge=1024, description="Largest file, and largest text taken from one.")
+    max_pages: int = Field(5000, ge=1, description="Most pages of one file.")
+
+
+class Code(AnySource):
+    """A directory or a git checkout: one document a file, or repository-level documents for long context."""
+
+    kind: Literal["code"] = "code"
+    domain: str = Field("code", min_length=1, description="Subject that shares and scores are counted by.")
+    format: str = Field("code", min_length=1, description="Shape of the text.")
+    max_record_bytes: int = Field(1 << 20, ge=1024, description="Largest file.")
+    include: tuple[str, ...] = Field(("**",), description="Globs over the path in the directory; a file must match one.")
+    exclude: tuple[str, ...] = Field((), description="Globs over the path in the directory; a file must match none.")
+    repository: bool = Field(
+        False, description="Join the files of a repository in dependency order (DeepSeek-Coder, arXiv:2401.14196)."
+    )
+    repository_bytes: int = Field(
+        256 << 10, ge=1024, description="Largest repository-level document; a larger repository becomes several."
+    )
+
+
+class Wikipedia(AnySource):
+    """MediaWiki XML dumps (.xml, .xml.bz2, .xml.gz)."""
+
+    kind: Literal["wikipedia"] = "wikipedia"
+    license: str | None = Field("CC-BY-SA-4.0", description="SPDX licence of the pages.")
+    namespaces: tuple[int, ...] = Field((0,), description="Which namespaces are documents; 0 is articles.")
+
+
+class StackExchange(AnySource):
+    """Stack Exchange dumps (Posts.xml, or the .7z around it): a question with its best answers."""
+
+    kind: Literal["stackexchange"] = "stackexchange"
+    format: str = Field("qa", min_length=1, description="Shape of the text.")
+    license: str | None = Field("CC-BY-SA-4.0", description="SPDX licence of posts that name none.")
+    max_answers: int = Field(1, ge=1, description="Answers a question: the accepted one first, then by score.")
+    min_score: int = Field(0, description="Least score of an answer that is not the accepted one.")
+    site: str | None = Field(None, description="Host of the site (math.stackexchange.com), from which addresses are made.")
+
+
+class Instruction(AnySource):
+    """Human-annotated records, in JSON, JSONL, Parquet or Arrow: messages, ShareGPT, Alpaca, preference pairs."""
+
+    kind: Literal["instruction"] = "instruction"
+    domain: str = Field("instruction", min_length=1, description="Subject that shares and scores are counted by.")
+    format: str = Field(
+        "instruction", min_length=1, description="Shape of the text; several turns are `conversation` in any case."
+    )
+
+
+class Multimodal(AnySource):
+    """Images with captions or alternative text: the text is the document, the image is kept by reference."""
+
+    kind: Literal["multimodal"] = "multimodal"
+    domain: str = Field("multimodal", min_length=1, description="Subject that shares and scores are counted by.")
+    format: str = Field("image_text", min_length=1, description="Shape of the text.")
+    caption: str = Field("caption", description="Key of the caption.")
+    image: str = Field("url", description="Key of the image's address or path.")
+
+
+class Crawl(AnySource):
+    """A live, polite crawl from `location` and `seeds`: one queue a host, robots.txt obeyed."""
+
+    kind: Literal["crawl"] = "crawl"
+    seeds: tuple[str, ...] = Field((), description="Further addresses to start from.")
+    max_depth: int = Field(2, ge=0, description="Links away from a seed.")
+    max_pages: int = Field(100, ge=1, description="Most pages fetched.")
+    max_bytes: int = Field(100 << 20, ge=1024, description="Most bytes fetched in all.")
+    delay: float = Field(1.0, ge=0, description="Least seconds between two requests to one host; robots.txt may ask for more.")
+    timeout: float = Field(20.0, gt=0, description="Seconds that one request may take.")
+    sitemaps: bool = Field(True, description="Also start from what the site's sitemaps and feeds list.")
+    user_agent: str = Field("midtrain-dagster", min_length=1, description="Name that robots.txt is asked for.")
+    allow_private: bool = Field(False, description="Fetch from private and loopback addresses as well.")
+    edition: str = Field("1", description="Change it to have an unchanged crawl done again.")
+
+
+class Docstrings(AnySource):
+    """Worked examples in Python docstrings, found by parsing the files, never by importing them."""
+
+    kind: Literal["docstrings"] = "docstrings"
+    location: str = Field("{site-packages}", description="Directory that holds the packages.")
+    packages: tuple[str, ...] = Field(("sympy", "numpy", "scipy"), description="Packages in that directory.")
+    domain: str = Field("math", min_length=1, description="Subject that shares and scores are counted by.")
+    format: str = Field("qa", min_length=1, description="Shape of the text.")
+
+
+class PackageMetadata(AnySource):
+    """Long descriptions and licence texts of installed Python distributions."""
+
+    kind: Literal["package_metadata"] = "package_metadata"
+    location: str = Field("{site-packages}", description="Directory that holds the *.dist-info directories.")
+    domain: str = Field("prose", min_length=1, description="Subject that shares and scores are counted by.")
+    licences: bool = Field(True, description="Licence texts too.")
+    exclude: tuple[str, ...] = Field((), description="Distributions to leave out, by name.")
+
+
+Files = Warc | Wet | Jsonl | Parquet | Arrow | Text | Epub | Pdf | Wikipedia | StackExchange | Instruction | Multimodal
+Source = Annotated[Files | Code | Crawl | Docstrings | PackageMetadata, Field(discriminator="kind")]
+
+KINDS = (
+    "warc", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "stackexchange", "instruction",
+    "multimodal", "crawl", "docstrings", "package_metadata",
+)  # fmt: skip
+
+
+def source(values: Mapping[str, Any], where: str) -> Source:
+    """Plain values as settings of their kind; raises MidtrainError that says what is wrong where."""
+    try:
+        checked: Source = TypeAdapter(Source).validate_python(dict(values))
+    except ValidationError as error:
+        problems = [f"{'.'.join(str(part) for part in e['loc'][1:]) or 'kind'}: {e['msg']}" for e in error.errors()]
+        raise MidtrainError(f"{where}: " + "; ".join(problems)) from None
+    return checked
