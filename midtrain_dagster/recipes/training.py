@@ -67,7 +67,7 @@ class Distillation(Settings):
 
     weight: float = Field(default=0.0, ge=0, description="of the divergence beside the cross-entropy; 0: off")
     components: tuple[str, ...] = Field(
-        ("general",), min_length=1, description="components of the mixture on which it is taken"
+        default=("general",), min_length=1, description="components of the mixture on which it is taken"
     )
     temperature: float = Field(default=1.0, gt=0)
 
@@ -85,7 +85,7 @@ class Guards(Settings):
         default=None, ge=0, description="rise of its loss that is accepted, nats per token; null: any"
     )
     general_action: Literal["stop", "rollback"] = Field(
-        "stop", description="end there, or with the last weights within tolerance"
+        default="stop", description="end there, or with the last weights within tolerance"
     )
 
 
@@ -145,12 +145,12 @@ class Training(Settings):
     )
     compile: bool = Field(default=False, description="torch.compile; pays on a GPU")
     activation_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time")
-    adapter: Adapter = Field(default_factory=Adapter)
+    adapter: Adapter = Adapter()
     ema_decay: float | None = Field(
         default=None, gt=0, lt=1, description="save the moving average of the weights; null: the last ones"
     )
-    distillation: Distillation = Field(default_factory=Distillation)
-    guards: Guards = Field(default_factory=Guards)
+    distillation: Distillation = Distillation()
+    guards: Guards = Guards()
     optimizer_state: str | None = Field(
         default=None, description="AdamW state to begin with; null: beside the base model, if it has one"
     )
