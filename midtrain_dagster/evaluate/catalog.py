@@ -3,26 +3,94 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-MMLU = (
-    "abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry "
-    "college_computer_science college_mathematics college_medicine college_physics computer_security conceptual_physics "
-    "econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology "
-    "high_school_chemistry high_school_computer_science high_school_european_history high_school_geography "
-    "high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics "
-    "high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history "
-    "human_aging human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing "
-    "medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting "
-    "professional_law professional_medicine professional_psychology public_relations security_studies sociology "
-    "us_foreign_policy virology world_religions"
-).split()
-BBH = (
-    "boolean_expressions causal_judgement date_understanding disambiguation_qa dyck_languages formal_fallacies "
-    "geometric_shapes hyperbaton logical_deduction_five_objects logical_deduction_seven_objects "
-    "logical_deduction_three_objects movie_recommendation multistep_arithmetic_two navigate object_counting "
-    "penguins_in_a_table reasoning_about_colored_objects ruin_names salient_translation_error_detection snarks "
-    "sports_understanding temporal_sequences tracking_shuffled_objects_five_objects tracking_shuffled_objects_seven_objects "
-    "tracking_shuffled_objects_three_objects web_of_lies word_sorting"
-).split()
+MMLU = [
+    "abstract_algebra",
+    "anatomy",
+    "astronomy",
+    "business_ethics",
+    "clinical_knowledge",
+    "college_biology",
+    "college_chemistry",
+    "college_computer_science",
+    "college_mathematics",
+    "college_medicine",
+    "college_physics",
+    "computer_security",
+    "conceptual_physics",
+    "econometrics",
+    "electrical_engineering",
+    "elementary_mathematics",
+    "formal_logic",
+    "global_facts",
+    "high_school_biology",
+    "high_school_chemistry",
+    "high_school_computer_science",
+    "high_school_european_history",
+    "high_school_geography",
+    "high_school_government_and_politics",
+    "high_school_macroeconomics",
+    "high_school_mathematics",
+    "high_school_microeconomics",
+    "high_school_physics",
+    "high_school_psychology",
+    "high_school_statistics",
+    "high_school_us_history",
+    "high_school_world_history",
+    "human_aging",
+    "human_sexuality",
+    "international_law",
+    "jurisprudence",
+    "logical_fallacies",
+    "machine_learning",
+    "management",
+    "marketing",
+    "medical_genetics",
+    "miscellaneous",
+    "moral_disputes",
+    "moral_scenarios",
+    "nutrition",
+    "philosophy",
+    "prehistory",
+    "professional_accounting",
+    "professional_law",
+    "professional_medicine",
+    "professional_psychology",
+    "public_relations",
+    "security_studies",
+    "sociology",
+    "us_foreign_policy",
+    "virology",
+    "world_religions",
+]
+BBH = [
+    "boolean_expressions",
+    "causal_judgement",
+    "date_understanding",
+    "disambiguation_qa",
+    "dyck_languages",
+    "formal_fallacies",
+    "geometric_shapes",
+    "hyperbaton",
+    "logical_deduction_five_objects",
+    "logical_deduction_seven_objects",
+    "logical_deduction_three_objects",
+    "movie_recommendation",
+    "multistep_arithmetic_two",
+    "navigate",
+    "object_counting",
+    "penguins_in_a_table",
+    "reasoning_about_colored_objects",
+    "ruin_names",
+    "salient_translation_error_detection",
+    "snarks",
+    "sports_understanding",
+    "temporal_sequences",
+    "tracking_shuffled_objects_five_objects",
+    "tracking_shuffled_objects_seven_objects",
+    "tracking_shuffled_objects_three_objects",
+    "web_of_lies",
+    "word_sorting",
+]
 MATH = {
     "algebra": "Algebra",
     "counting_and_prob": "Counting & Probability",
@@ -72,14 +140,11 @@ CATALOG: dict[str, Benchmark] = {
     "mbpp": Benchmark("code", "mbpp", ("mbpp",), ("mbpp",), "pass_at_1", "none", 3, "{{code}}", about="2108.07732"),
     "humaneval_infilling": Benchmark("code", "humaneval_infilling", ("humaneval_single_line_infilling",), ("humaneval_infilling", "humaneval_single_line_infilling"), "pass@1", "create_test", 0, "{{canonical_solution}}", about="2207.14255"),
     "humanevalfix": Benchmark("code", OURS, ("humanevalfix",), ("humanevalfix", "humanevalpack_python"), "pass@1", num_fewshot=0, gold="{{canonical_solution}}", about="2308.07124"),
-    "humanevalexplain": Benchmark("code", OURS, ("humanevalexplain",), ("humanevalexplain", "humanevalpack_python"), "pass@1", num_fewshot=0, gold="{{canonical_solution}}", about="2308.07124"),
     "output_prediction": Benchmark("code", OURS, ("output_prediction",), ("cruxeval", "code_reasoning"), "exact_match", num_fewshot=0, gold="{{output}}", about="2401.03065"),
     "input_prediction": Benchmark("code", OURS, ("input_prediction",), ("cruxeval", "code_reasoning"), "pass@1", num_fewshot=0, gold="{{input}}", about="2401.03065"),
     # agent
     "function_call": Benchmark("agent", OURS, ("function_call",), ("function_call", "tool_use"), "exact_call", num_fewshot=0, about="2305.15334"),
-    "tool_use": Benchmark("agent", OURS, ("tool_use",), ("tool_trajectory", "toolbench"), "pass_rate", num_fewshot=0, about="2307.16789"),
     "dbbench": Benchmark("agent", OURS, ("dbbench",), ("agentbench_dbbench", "dbbench"), "success", num_fewshot=0, about="2308.03688"),
-    "os_interaction": Benchmark("agent", OURS, ("os_interaction",), ("agentbench_os", "os_interaction"), "success", num_fewshot=0, about="2308.03688"),
     # long context
     "narrativeqa": Benchmark("long_context", OURS, ("narrativeqa",), ("narrativeqa",), "f1", num_fewshot=0, about="1712.07040"),
     "quality": Benchmark("long_context", OURS, ("quality",), ("quality",), "acc", num_fewshot=0, about="2112.08608"),

@@ -33,7 +33,9 @@ def pass_at_k_of(samples: int, correct: int, k: int) -> float:
     return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
 
-def pass_at_k(references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int] | int = (1,)) -> dict[str, float]:
+def pass_at_k(
+    references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int] | int = (1,)
+) -> dict[str, float]:
     """As lm-evaluation-harness calls it: test code and candidate programs of each problem → {"pass@k": mean}."""
     counts = []
     box = Sandbox.find()

@@ -114,7 +114,9 @@ def _divide(benchmark: Benchmark, rows: list[Row]) -> dict[str, list[Row]]:
     return {benchmark.tasks[0]: rows}
 
 
-def _redirect(config: dict[str, Any], parts: Mapping[str, list[Row]], notes: list[str]) -> tuple[list[Row], dict[str, list[Row]]]:
+def _redirect(
+    config: dict[str, Any], parts: Mapping[str, list[Row]], notes: list[str]
+) -> tuple[list[Row], dict[str, list[Row]]]:
     """Point a task's splits at local rows: the evaluated rows take the place of the split that it evaluates."""
     evaluated = parts["evaluated"]
     target = config.get("test_split") or config.get("validation_split") or "test"
@@ -160,7 +162,9 @@ def _group(name: str, benchmark: Benchmark, tasks: Mapping[str, Any]) -> Any:
     from lm_eval.api.group import Group
     from lm_eval.config.group import AggMetricConfig
 
-    aggregate = AggMetricConfig(metric=benchmark.metric, aggregation="mean", weight_by_size=True, filter_list=[benchmark.filter])
+    aggregate = AggMetricConfig(
+        metric=benchmark.metric, aggregation="mean", weight_by_size=True, filter_list=[benchmark.filter]
+    )
     group = Group(name, aggregate_metric_list=[aggregate])
     for task in tasks.values():
         group.add(task)

@@ -69,9 +69,7 @@ def _plain(name: str) -> str:
 
 def read(paths: Iterable[Path]) -> list[Row]:
     """All rows of the files, in order. Raises MidtrainError, naming file and line, for one that cannot be read."""
-    return [
-        Row(path.name.split(".")[0], number, values) for path in paths for number, values in enumerate(_values(path))
-    ]
+    return [Row(path.name.split(".")[0], number, values) for path in paths for number, values in enumerate(_values(path))]
 
 
 def _values(path: Path) -> list[dict[str, Any]]:

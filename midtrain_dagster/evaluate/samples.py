@@ -46,8 +46,10 @@ def gold_of(benchmark: Benchmark, task: Any, doc: Mapping[str, Any], arguments: 
 
     target = task.doc_to_target(doc)
     if task.OUTPUT_TYPE == "multiple_choice":
-        choices = task.doc_to_choice(doc)
-        index = target if isinstance(target, int) else choices.index(target)
+        if task.multiple_input:  # several prompts with one ending, as WinoGrande's: the task names the right prompt
+            index = task.doc_to_text(doc)
+        else:
+            index = target if isinstance(target, int) else task.doc_to_choice(doc).index(target)
         context, continuation = arguments[index][:2]
         return Gold(context, continuation)
     prompt = arguments[0][0]

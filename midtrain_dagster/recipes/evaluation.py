@@ -22,9 +22,7 @@ class Evaluation(Settings):
     tasks: tuple[Task, ...] = Field((), description="Benchmarks; empty: bits per byte of held-out documents alone.")
     limit: int | None = Field(None, ge=1, description="First so many questions of each subtask; None: all.")
     gold_bits: bool = Field(True, description="Also bits per byte of every gold answer: the signal that small models do have.")
-    bits_per_byte_domains: tuple[str, ...] = Field(
-        (), description="Domains of held-out documents to score; empty: all there are."
-    )
+    bits_per_byte_domains: tuple[str, ...] = Field((), description="Domains of held-out documents to score; empty: all.")
     window: int = Field(1024, ge=16, description="Tokens of context at most, in bits per byte of documents.")
     general: tuple[str, ...] = Field(("general",), description="Benchmark domains whose scores must not fall.")
     retention_tolerance: float = Field(0.02, ge=0, description="Fall of a general score, absolute, that is accepted.")
@@ -37,6 +35,6 @@ class Evaluation(Settings):
     repeats: int = Field(1, ge=1, description="Samples a code problem for pass@k; above 1 they are drawn at `temperature`.")
     temperature: float = Field(0.2, gt=0, description="Of sampling, where repeats is above 1 (2107.03374 takes .2 for pass@1).")
     parity_sample: int = Field(
-        8, ge=0, description="Requests scored again one by one, to catch batch-dependent numbers; 0: none."
+        8, ge=0, description="Requests scored again one by one, to catch numbers that move with the batch."
     )
     seed: int = Field(1234, description="Of few-shot sampling (1234 is lm-evaluation-harness's) and resampling.")
