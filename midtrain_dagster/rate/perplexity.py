@@ -30,7 +30,7 @@ class Perplexity:
         tokens = self._tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
         lengths = [len(ids) if len(ids) > 1 else 0 for ids in tokens]
         for rows, width in length_buckets(lengths, self._batch_tokens):
-            ids, mask = padded([tokens[row] for row in rows], width, 0)
+            ids, mask = padded([tokens[row] for row in rows], min(width, self.max_tokens), 0)
             with torch.inference_mode():
                 inputs, attention = torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
                 logits = self._model(input_ids=inputs, attention_mask=attention).logits[:, :-1].float()

@@ -17,7 +17,7 @@ FUNNEL_SCHEMA = pl.Schema(
 
 
 def funnel(selected: pl.DataFrame) -> pl.DataFrame:
-    """Sum a selection up: one row per source and reason, and one per source for what is kept; FUNNEL_SCHEMA, sorted."""
+    """Sum a selection up: one row per source and reason, and one per source of which something is kept; sorted."""
     with duckdb.connect() as con:
         con.register("selected", selected.to_arrow())
         return summed(con, "SELECT * FROM selected")
