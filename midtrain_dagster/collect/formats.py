@@ -5,7 +5,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from midtrain_dagster.collect import code, columns, docstrings, html, package_metadata, places, rows, text, warc
+from midtrain_dagster.collect import (
+    books,
+    code,
+    columns,
+    docstrings,
+    html,
+    instruction,
+    package_metadata,
+    places,
+    rows,
+    text,
+    warc,
+    wikipedia,
+)
 from midtrain_dagster.collect.parallel import ordered_map
 from midtrain_dagster.collect.records import Items, Record, Rejected
 from midtrain_dagster.project.sources import Code, Docstrings, PackageMetadata, Source, Text, Warc
@@ -17,6 +30,10 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "parquet": rows.PARQUET_SUFFIXES,
     "arrow": rows.ARROW_SUFFIXES,
     "text": text.SUFFIXES,
+    "wikipedia": wikipedia.SUFFIXES,
+    "instruction": rows.JSON_SUFFIXES + rows.PARQUET_SUFFIXES + rows.ARROW_SUFFIXES,
+    "epub": (".epub",),
+    "pdf": (".pdf",),
 }
 
 
@@ -87,9 +104,29 @@ def _table(source: Any) -> Callable[[Path, str], Items]:
     return lambda path, name: columns.documents(rows.read(path, name, source.max_record_bytes), mapping)
 
 
+def _instruction(source: Any) -> Callable[[Path, str], Items]:
+    return lambda path, name: instruction.documents(rows.read(path, name, source.max_record_bytes))
+
+
+def _wikipedia(source: Any) -> Callable[[Path, str], Items]:
+    return partial(wikipedia.read, limit=source.max_record_bytes, namespaces=source.namespaces)
+
+
+def _epub(source: Any) -> Callable[[Path, str], Items]:
+    return partial(books.epub, limit=source.max_record_bytes)
+
+
+def _pdf(source: Any) -> Callable[[Path, str], Items]:
+    return partial(books.pdf, limit=source.max_record_bytes, max_pages=source.max_pages)
+
+
 FILES: dict[str, Callable[[Any], Callable[[Path, str], Items]]] = {
     "wet": _wet,
     "jsonl": _table,
     "parquet": _table,
     "arrow": _table,
+    "instruction": _instruction,
+    "wikipedia": _wikipedia,
+    "epub": _epub,
+    "pdf": _pdf,
 }

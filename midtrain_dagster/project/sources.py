@@ -112,12 +112,6 @@ class Code(AnySource):
     max_record_bytes: int = Field(1 << 20, ge=1024, description="Largest file.")
     include: tuple[str, ...] = Field(("**",), description="Globs over the path in the directory; a file must match one.")
     exclude: tuple[str, ...] = Field((), description="Globs over the path in the directory; a file must match none.")
-    repository: bool = Field(
-        False, description="Join the files of a repository in dependency order (DeepSeek-Coder, arXiv:2401.14196)."
-    )
-    repository_bytes: int = Field(
-        256 << 10, ge=1024, description="Largest repository-level document; a larger repository becomes several."
-    )
 
 
 class Wikipedia(AnySource):
@@ -128,17 +122,6 @@ class Wikipedia(AnySource):
     namespaces: tuple[int, ...] = Field((0,), description="Which namespaces are documents; 0 is articles.")
 
 
-class StackExchange(AnySource):
-    """Stack Exchange dumps (Posts.xml, or the .7z around it): a question with its best answers."""
-
-    kind: Literal["stackexchange"] = "stackexchange"
-    format: str = Field("qa", min_length=1, description="Shape of the text.")
-    license: str | None = Field("CC-BY-SA-4.0", description="SPDX licence of posts that name none.")
-    max_answers: int = Field(1, ge=1, description="Answers a question: the accepted one first, then by score.")
-    min_score: int = Field(0, description="Least score of an answer that is not the accepted one.")
-    site: str | None = Field(None, description="Host of the site (math.stackexchange.com), from which addresses are made.")
-
-
 class Instruction(AnySource):
     """Human-annotated records, in JSON, JSONL, Parquet or Arrow: messages, ShareGPT, Alpaca, preference pairs."""
 
@@ -147,32 +130,6 @@ class Instruction(AnySource):
     format: str = Field(
         "instruction", min_length=1, description="Shape of the text; several turns are `conversation` in any case."
     )
-
-
-class Multimodal(AnySource):
-    """Images with captions or alternative text: the text is the document, the image is kept by reference."""
-
-    kind: Literal["multimodal"] = "multimodal"
-    domain: str = Field("multimodal", min_length=1, description="Subject that shares and scores are counted by.")
-    format: str = Field("image_text", min_length=1, description="Shape of the text.")
-    caption: str = Field("caption", description="Key of the caption.")
-    image: str = Field("url", description="Key of the image's address or path.")
-
-
-class Crawl(AnySource):
-    """A live, polite crawl from `location` and `seeds`: one queue a host, robots.txt obeyed."""
-
-    kind: Literal["crawl"] = "crawl"
-    seeds: tuple[str, ...] = Field((), description="Further addresses to start from.")
-    max_depth: int = Field(2, ge=0, description="Links away from a seed.")
-    max_pages: int = Field(100, ge=1, description="Most pages fetched.")
-    max_bytes: int = Field(100 << 20, ge=1024, description="Most bytes fetched in all.")
-    delay: float = Field(1.0, ge=0, description="Least seconds between two requests to one host; robots.txt may ask for more.")
-    timeout: float = Field(20.0, gt=0, description="Seconds that one request may take.")
-    sitemaps: bool = Field(True, description="Also start from what the site's sitemaps and feeds list.")
-    user_agent: str = Field("midtrain-dagster", min_length=1, description="Name that robots.txt is asked for.")
-    allow_private: bool = Field(False, description="Fetch from private and loopback addresses as well.")
-    edition: str = Field("1", description="Change it to have an unchanged crawl done again.")
 
 
 class Docstrings(AnySource):
@@ -195,12 +152,12 @@ class PackageMetadata(AnySource):
     exclude: tuple[str, ...] = Field((), description="Distributions to leave out, by name.")
 
 
-Files = Warc | Wet | Jsonl | Parquet | Arrow | Text | Epub | Pdf | Wikipedia | StackExchange | Instruction | Multimodal
-Source = Annotated[Files | Code | Crawl | Docstrings | PackageMetadata, Field(discriminator="kind")]
+Files = Warc | Wet | Jsonl | Parquet | Arrow | Text | Epub | Pdf | Wikipedia | Instruction
+Source = Annotated[Files | Code | Docstrings | PackageMetadata, Field(discriminator="kind")]
 
 KINDS = (
-    "warc", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "stackexchange", "instruction",
-    "multimodal", "crawl", "docstrings", "package_metadata",
+    "warc", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "instruction", "docstrings",
+    "package_metadata",
 )  # fmt: skip
 
 
