@@ -1,0 +1,160 @@
+"""From proxy runs to a proposal: shares, what they are expected to give, and whether the runs support a change."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.mix.regression import MODELS, Predictor, Score, score
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One model a domain, with refits on resampled runs."""
+
+    model: str
+    components: tuple[str, ...]
+    domains: tuple[str, ...]
+    fitted: tuple[Predictor, ...]
+    refits: tuple[tuple[Predictor, ...], ...]  # (bootstrap, domains)
+    held_out: tuple[Score, ...]  # by cross-validation
+    residuals: np.ndarray  # (n, domains): cross-validated measured − predicted
+
+    def predict(self, shares: np.ndarray) -> np.ndarray:
+        """(k, m) shares → (k, domains) losses."""
+        return np.stack([f(shares) for f in self.fitted], axis=1)
+
+    def interval(self, shares: np.ndarray, coverage: float = 0.9, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds for what a run at each mixture would measure, (k, domains) each: refits plus cross-validated residuals."""
+        tail = (1 - coverage) / 2
+        drawn = np.stack([np.stack([f(shares) for f in refit], axis=1) for refit in self.refits] or [self.predict(shares)])
+        rng = np.random.default_rng([seed, 3])
+        rows = rng.integers(0, len(self.residuals), size=(max(200 // len(drawn), 1), *drawn.shape[:2]))
+        noisy = (drawn[None] + self.residuals[rows]).reshape(-1, *drawn.shape[1:])
+        low, high = np.quantile(noisy, [tail, 1 - tail], axis=0)
+        return low, high
+
+
+def regress(
+    shares: pl.DataFrame, losses: pl.DataFrame, model: str = "stack", bootstrap: int = 20, folds: int = 5, seed: int = 0
+) -> Regression:
+    """Fit `model` to each loss column. Rows of both tables are the same runs; shares are divided by their sum.
+
+    Raises MidtrainError for an unknown model and for fewer runs than twice the folds.
+    """
+    if model not in MODELS:
+        raise MidtrainError(f"there is no model {model!r} for mixtures; choose one of {', '.join(MODELS)}")
+    if len(shares) != len(losses) or len(shares) < 2 * folds:
+        raise MidtrainError(
+            f"{len(shares)} mixtures and {len(losses)} rows of losses: need as many of both, at least {2 * folds}"
+        )
+    x, y = normalised(shares), losses.to_numpy().astype(float)
+    make = MODELS[model]
+    rng = np.random.default_rng([seed, 4])
+    fold = rng.permutation(len(x)) % folds
+    predicted = np.empty_like(y)
+    for k in range(folds):
+        inside = fold != k
+        for j in range(y.shape[1]):
+            predicted[~inside, j] = make(x[inside], y[inside, j], seed)(x[~inside])
+    refits = []
+    for _ in range(bootstrap):
+        rows = rng.integers(0, len(x), len(x))
+        refits.append(tuple(make(x[rows], y[rows, j], seed) for j in range(y.shape[1])))
+    return Regression(
+        model,
+        tuple(shares.columns),
+        tuple(losses.columns),
+        tuple(make(x, y[:, j], seed) for j in range(y.shape[1])),
+        tuple(refits),
+        tuple(score(predicted[:, j], y[:, j]) for j in range(y.shape[1])),
+        y - predicted,
+    )
+
+
+def normalised(shares: pl.DataFrame) -> np.ndarray:
+    """Shares as an array whose rows sum to one. Raises MidtrainError for a row that does not come near."""
+    x = shares.to_numpy().astype(float)
+    sums = x.sum(axis=1)
+    if not np.isfinite(x).all() or (x < 0).any() or (np.abs(sums - 1) > 0.02).any():
+        worst = int(np.argmax(np.abs(np.nan_to_num(sums, nan=np.inf) - 1)))
+        raise MidtrainError(f"row {worst + 1} of the mixtures: shares must be at least 0 and sum to 1, not {sums[worst]:g}")
+    return x / sums[:, None]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the runs recommend."""
+
+    shares: dict[str, float]
+    expected: dict[str, tuple[float, float, float]]  # domain → loss, lower, upper bound
+    baseline: dict[str, float]
+    baseline_expected: dict[str, float]
+    gain: float  # of the mean loss over the baseline, nats
+    noise: float  # what a difference between two runs may be by chance, nats
+    supported: bool
+    reason: str
+
+
+def propose(
+    regression: Regression,
+    baseline: Mapping[str, float],
+    repeat_noise: float | None = None,
+    weights: Sequence[float] | None = None,
+    caps: Mapping[str, float] | None = None,
+    kl: float = 0.05,
+    candidates: int = 20_000,
+    average: int = 100,
+    seed: int = 0,
+) -> Proposal:
+    """The mixture with the least weighted mean loss, plus `kl` times its divergence from the baseline (Olmix), found as
+    RegMix does: simulate mixtures around the baseline, average the best (arXiv 2407.01492).
+
+    `repeat_noise` is the standard deviation of the mean loss between repeats that differ in seed alone; the cross-validated
+    error stands in for it where there were no repeats, and is the floor where there were. The proposal is supported when
+    its gain over the baseline exceeds twice the noise of a difference; otherwise the reason says that the data do not
+    support a change.
+    """
+    from midtrain_dagster.mix.dirichlet import swarm
+
+    fixed = np.array([baseline.get(c, 0.0) for c in regression.components])
+    if abs(fixed.sum() - 1) > 0.02:
+        raise MidtrainError(f"the fixed mixture's shares sum to {fixed.sum():g} over the runs' components")
+    fixed = fixed / fixed.sum()
+    weight = np.ones(len(regression.domains)) if weights is None else np.asarray(weights, float)
+    weight = weight / weight.sum()
+    tried = swarm(np.maximum(fixed, 1e-4) / np.maximum(fixed, 1e-4).sum(), candidates, seed=seed)
+    most = np.array([(caps or {}).get(c, 1.0) for c in regression.components])
+    tried = np.concatenate([fixed[None], tried[(tried <= most).all(axis=1)]])
+    divergence = (tried * np.log(np.maximum(tried, 1e-12) / np.maximum(fixed, 1e-6))).sum(axis=1)
+    merit = regression.predict(tried) @ weight + kl * divergence
+    shares = tried[np.argsort(merit, kind="stable")[:average]].mean(axis=0)
+    both = np.stack([shares, fixed])
+    expected = regression.predict(both)
+    low, high = regression.interval(both, seed=seed)
+    gain = float((expected[1] - expected[0]) @ weight)
+    model_error = float(np.std(regression.residuals @ weight))
+    noise = float(np.sqrt(2) * max(model_error, repeat_noise or 0.0))
+    supported = gain > 2 * noise
+    verdict = "exceeds" if supported else "does not exceed"
+    reason = f"expected gain {gain:.4f} nats {verdict} twice the noise of a difference, {2 * noise:.4f}"
+    return Proposal(
+        {c: float(v) for c, v in zip(regression.components, shares, strict=True)},
+        {d: (float(expected[0, j]), float(low[0, j]), float(high[0, j])) for j, d in enumerate(regression.domains)},
+        {c: float(v) for c, v in zip(regression.components, fixed, strict=True)},
+        {d: float(expected[1, j]) for j, d in enumerate(regression.domains)},
+        gain,
+        noise,
+        supported,
+        reason if supported else f"{reason}: the data do not support a change",
+    )
+
+
+def confirmed(proposal: Sequence[float], fixed: Sequence[float], repeat_noise: float) -> tuple[bool, float]:
+    """Whether measured runs of the proposal beat measured runs of the fixed mixture by more than twice the standard error
+    of the difference; and the gain. These are held-out runs: no fit has seen them."""
+    gain = float(np.mean(fixed) - np.mean(proposal))
+    error = repeat_noise * float(np.sqrt(1 / len(proposal) + 1 / len(fixed)))
+    return gain > 2 * error, gain

@@ -1,0 +1,81 @@
+"""Is a law to be believed: error on shares and sizes it has not seen, and the signs its derivatives must have."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.recipes.scaling import LawFit
+from midtrain_dagster.scale.fit import Law, fit, usable
+from midtrain_dagster.scale.measurements import Points
+
+LEFT_OUT_SCHEMA = pl.Schema(
+    {"by": pl.String, "left_out": pl.Float64, "points": pl.Int64, "mae": pl.Float64, "worst": pl.Float64, "last": pl.Float64}
+)
+
+
+def leave_out(points: Points, losses: np.ndarray, settings: LawFit, by: str) -> pl.DataFrame:
+    """Fit without each value of `by` (`share` or `size`) and predict it: errors in nats.
+
+    Columns `by, left_out, points, mae, worst, last` (signed error at the most tokens). The outermost shares are left out of
+    nothing: a law is asked to interpolate shares, and to extrapolate to the largest size only.
+    """
+    values = np.unique(getattr(points, by))
+    tried = values[1:-1] if by == "share" else values[-1:]
+    quick = settings.model_copy(update={"bootstrap": 0, "starts": max(8, settings.starts // 2)})
+    rows = []
+    for value in tried if len(values) > 2 or (by == "size" and len(values) > 1) else []:
+        out = getattr(points, by) == value
+        try:
+            law = fit(points[~out], losses[~out], quick)
+            error = law.predict(points[out]) - losses[out]
+        except MidtrainError:
+            continue  # too few points are left, or the form cannot reach there: no row says so
+        last = error[int(np.argmax(np.nan_to_num(points.tokens[out])))]
+        rows.append((by, float(value), int(out.sum()), float(np.abs(error).mean()), float(np.abs(error).max()), float(last)))
+    return pl.DataFrame(rows, schema=LEFT_OUT_SCHEMA, orient="row")
+
+
+def choose(points: Points, losses: np.ndarray, settings: LawFit) -> tuple[Law, pl.DataFrame]:
+    """The law of `settings`, or with `auto` the one that predicts left-out shares (and the largest size) best.
+
+    Returns it and the errors of all forms tried, with a column `form`.
+    """
+    names = usable(points) if settings.form == "auto" else [settings.form]
+    tables = {}
+    for name in names:
+        own = settings.model_copy(update={"form": name})
+        found = [leave_out(points, losses, own, "share")]
+        if points.varies("size"):
+            found.append(leave_out(points, losses, own, "size"))
+        tables[name] = pl.concat(found).with_columns(form=pl.lit(name))
+    errors = pl.concat(list(tables.values())).select("form", *LEFT_OUT_SCHEMA)
+    if settings.form != "auto":
+        return fit(points, losses, settings), errors
+    if errors.is_empty():
+        raise MidtrainError(
+            "no form can be judged: too few shares or sizes are left when one is left out; name the form instead of `auto`"
+        )
+    tried = max(len(t) for t in tables.values())
+    complete = [n for n, t in tables.items() if len(t) == tried]
+    name = min(complete, key=lambda n: (float(tables[n]["mae"].mean()), n))  # type: ignore[arg-type]
+    return fit(points, losses, settings.model_copy(update={"form": name})), errors
+
+
+def constraints(law: Law, points: Points) -> dict[str, bool]:
+    """Signs that the derivatives must have over the range of the points (D-CPT law, arXiv 2406.01375, constraints 1 to 3):
+    a loss falls in its own share, in size and, at the largest share measured, in tokens."""
+
+    def falls(name: str, at: Points) -> bool:
+        high = replace(at, **{name: getattr(at, name) * 1.01})
+        return bool((law.predict(high) <= law.predict(at) + 1e-9).all())
+
+    inside = points[points.share < points.share.max()] if points.varies("share") else points
+    found = {"falls_in_share": falls("share", inside)}
+    if points.varies("size") and not law.form.local:
+        found["falls_in_size"] = falls("size", points)
+    if points.varies("tokens") and "tokens" in law.form.needs:
+        most = points[points.share == points.share.max()]
+        found["falls_in_tokens_at_largest_share"] = falls("tokens", most[most.tokens < points.tokens.max()])
+    return found
