@@ -4,6 +4,10 @@
 
 Writes Parquet of attributes once (documents, signals, ratings, clusters), then prints one JSON object per question: seconds of
 `midtrain select --dry-run`'s query, and of reading the same columns without a join, which is what disk and memory allow.
+
+Ten million rows, two threads of a shared two-core machine with a load of six at the time (so an idle one is faster), seconds:
+scan without join 11.2; sources alone 1.8; one rating 18.8; a rating and three rules over signals and language 43.0. One million
+rows, the same load: 1.4; 0.7; 2.7; 5.1; with duplicates, down-sampling and quotas 23.5.
 """
 
 import argparse
