@@ -47,7 +47,7 @@ def clean(documents: pl.DataFrame, settings: Cleaning | None = None, progress: P
     hashes = pl.Series("text_hash", [text_hash(text) for text in repaired["text"]], dtype=pl.String)
     language = pl.coalesce(pl.col("language"), languages["language"])
     cleaned = repaired.with_columns(text_hash=hashes, language=language)
-    signals = pl.concat([cleaned.select("id", "text_hash"), languages, measured], how="horizontal").cast(dict(SIGNALS))
+    signals = pl.concat([cleaned.select("id", "text_hash"), languages, measured], how="horizontal").cast(SIGNALS)
     renamed = found.drop("text_hash").join(cleaned.select("id", "text_hash"), on="id", how="left", maintain_order="left")
     if progress:
         progress.advance(len(documents))

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def"
 """Kernels that count over a decoded document: words, lines, repeated lines and paragraphs, repeated n-grams.
 
 Each writes its signals into one row of a float64 matrix at the positions of `signals.COLUMNS`. NaN: no denominator.

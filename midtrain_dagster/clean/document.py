@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def"
 """The kernel that takes documents one by one through all counts, with scratch memory of the longest one."""
 
 import numpy as np

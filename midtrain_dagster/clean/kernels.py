@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def"
 """Kernels over text buffers: UTF-8 to code points, and code points to words as spaCy's English tokenizer cuts them.
 
 A document is decoded once into scratch arrays (`points`, `flags`), then cut into words `(starts, ends)`; all later counting

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def"
 """Kernels for C4's line rules: which lines would stay, and how many sentences they hold (Raffel et al., arXiv:1910.10683)."""
 
 import numpy as np

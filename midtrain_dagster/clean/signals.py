@@ -51,7 +51,15 @@ COLUMNS = (
 )
 
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-_PHRASES = ("lorem ipsum", "javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies")
+_PHRASES: tuple[str, ...] = (
+    "lorem ipsum",
+    "javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+)
 _PHRASES += ("use cookies",)
 _CITATIONS = ("[edit]", "[citation needed]")
 _GENERATED = (

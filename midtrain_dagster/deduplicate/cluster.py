@@ -147,7 +147,7 @@ def _named(db: duckdb.DuckDBPyConnection, exact: pl.DataFrame, near: pl.DataFram
         """
     )
     frame = pl.DataFrame(pl.from_arrow(found.to_arrow_table()))
-    return frame.cast(dict(CLUSTERS))
+    return frame.cast(CLUSTERS)
 
 
 def survivors(

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def"
 """Kernels: from UTF-8 buffers to MinHash signatures, and from edges to clusters.
 
 A word is a run of letters and digits; in scripts without spaces (ideographs, kana, Thai and its neighbours) every

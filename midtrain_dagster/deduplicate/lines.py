@@ -36,11 +36,11 @@ def repeated(stored: pl.DataFrame, settings: Deduplication | None = None) -> pl.
         repeated_lines=pl.col("again").sum().cast(pl.Int64),
         repeated_line_character_ratio=pl.col("characters").filter("again").sum() / pl.col("characters").sum(),
     )
-    return grouped.sort("id").cast(dict(REPEATED))
+    return grouped.sort("id").cast(REPEATED)
 
 
 def repeated_lines(documents: pl.DataFrame, settings: Deduplication | None = None) -> pl.DataFrame:
     """REPEATED of every document, sorted by id: how much of it stands in many documents of its source."""
     counted = repeated(lines(documents, settings), settings)
     every = documents.select("id", "text_hash").join(counted, on=["id", "text_hash"], how="left")
-    return every.with_columns(pl.col("lines", "repeated_lines").fill_null(0)).sort("id").cast(dict(REPEATED))
+    return every.with_columns(pl.col("lines", "repeated_lines").fill_null(0)).sort("id").cast(REPEATED)

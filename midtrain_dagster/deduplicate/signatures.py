@@ -70,7 +70,7 @@ def signatures(
     frame = frame.with_columns(
         bands=pl.when(signed).then("bands").otherwise(empty), sketch=pl.when(signed).then("sketch").otherwise(pl.lit(b""))
     )
-    return frame.select(SIGNATURES.names()).cast(dict(SIGNATURES))
+    return frame.select(SIGNATURES.names()).cast(SIGNATURES)
 
 
 def permutations(settings: Deduplication) -> tuple[np.ndarray, np.ndarray]:

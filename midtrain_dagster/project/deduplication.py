@@ -10,26 +10,36 @@ from midtrain_dagster.settings import Settings
 class Deduplication(Settings):
     """Exact and near duplicates (MinHash LSH), repeated lines, and semantic duplicates where an encoder is given."""
 
-    ngram: int = Field(5, ge=1, description="Words in a shingle.")
+    ngram: int = Field(default=5, ge=1, description="Words in a shingle.")
     jaccard: float = Field(
-        0.8, gt=0, lt=1, description="Jaccard similarity of shingle sets from which two documents are near duplicates."
+        default=0.8, gt=0, lt=1, description="Jaccard similarity of shingle sets from which two documents are near duplicates."
     )
     permutations: int = Field(
-        128, ge=8, le=1024, description="Hash functions of a signature; the error of its estimate is sqrt(J(1-J)/permutations)."
+        default=128,
+        ge=8,
+        le=1024,
+        description="Hash functions of a signature; the error of its estimate is sqrt(J(1-J)/permutations).",
     )
-    bands: int | None = Field(None, ge=1, description="LSH bands; null: chosen from jaccard and permutations (see bands_for).")
-    rows: int | None = Field(None, ge=1, description="Hashes in a band; null: chosen.")
+    bands: int | None = Field(
+        default=None, ge=1, description="LSH bands; null: chosen from jaccard and permutations (see bands_for)."
+    )
+    rows: int | None = Field(default=None, ge=1, description="Hashes in a band; null: chosen.")
     confirm: bool = Field(
-        True, description="Keep a candidate pair only when its estimated Jaccard reaches `jaccard` less one standard error."
+        default=True,
+        description="Keep a candidate pair only when its estimated Jaccard reaches `jaccard` less one standard error.",
     )
-    seed: int = Field(1, description="Seed of the hash functions. Signatures of different seeds do not compare.")
-    minimum_words: int = Field(5, ge=1, description="Documents of fewer words are compared exactly only.")
+    seed: int = Field(default=1, description="Seed of the hash functions. Signatures of different seeds do not compare.")
+    minimum_words: int = Field(default=5, ge=1, description="Documents of fewer words are compared exactly only.")
     survivor: Literal["longest", "first"] = Field(
-        "longest", description="Which member of a cluster stays; ties go to the smallest id."
+        default="longest", description="Which member of a cluster stays; ties go to the smallest id."
     )
-    line_characters: int = Field(20, ge=1, description="Shorter lines are never counted as repeated.")
-    line_documents: int = Field(10, ge=2, description="A line in at least so many documents of a source is a repeated one.")
-    semantic: float = Field(0.95, gt=0, le=1, description="Cosine similarity from which two documents are semantic duplicates.")
+    line_characters: int = Field(default=20, ge=1, description="Shorter lines are never counted as repeated.")
+    line_documents: int = Field(
+        default=10, ge=2, description="A line in at least so many documents of a source is a repeated one."
+    )
+    semantic: float = Field(
+        default=0.95, gt=0, le=1, description="Cosine similarity from which two documents are semantic duplicates."
+    )
     memory: str = Field(
-        "2GB", pattern=r"^\d+(\.\d+)?(MB|GB)$", description="Memory of the clustering; more is spilled to disk."
+        default="2GB", pattern=r"^\d+(\.\d+)?(MB|GB)$", description="Memory of the clustering; more is spilled to disk."
     )
