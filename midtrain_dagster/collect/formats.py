@@ -15,6 +15,7 @@ from midtrain_dagster.collect import (
     package_metadata,
     places,
     rows,
+    stackexchange,
     text,
     warc,
     wikipedia,
@@ -31,6 +32,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "arrow": rows.ARROW_SUFFIXES,
     "text": text.SUFFIXES,
     "wikipedia": wikipedia.SUFFIXES,
+    "stackexchange": stackexchange.SUFFIXES,
     "instruction": rows.JSON_SUFFIXES + rows.PARQUET_SUFFIXES + rows.ARROW_SUFFIXES,
     "epub": (".epub",),
     "pdf": (".pdf",),
@@ -112,6 +114,10 @@ def _wikipedia(source: Any) -> Callable[[Path, str], Items]:
     return partial(wikipedia.read, limit=source.max_record_bytes, namespaces=source.namespaces)
 
 
+def _stackexchange(source: Any) -> Callable[[Path, str], Items]:
+    return partial(stackexchange.read, source=source)
+
+
 def _epub(source: Any) -> Callable[[Path, str], Items]:
     return partial(books.epub, limit=source.max_record_bytes)
 
@@ -127,6 +133,7 @@ FILES: dict[str, Callable[[Any], Callable[[Path, str], Items]]] = {
     "arrow": _table,
     "instruction": _instruction,
     "wikipedia": _wikipedia,
+    "stackexchange": _stackexchange,
     "epub": _epub,
     "pdf": _pdf,
 }

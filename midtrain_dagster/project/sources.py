@@ -104,7 +104,7 @@ class Pdf(AnySource):
 
 
 class Code(AnySource):
-    """A directory or a git checkout: one document a file, or repository-level documents for long context."""
+    """A directory or a git checkout: one document a file."""
 
     kind: Literal["code"] = "code"
     domain: str = Field("code", min_length=1, description="Subject that shares and scores are counted by.")
@@ -120,6 +120,17 @@ class Wikipedia(AnySource):
     kind: Literal["wikipedia"] = "wikipedia"
     license: str | None = Field("CC-BY-SA-4.0", description="SPDX licence of the pages.")
     namespaces: tuple[int, ...] = Field((0,), description="Which namespaces are documents; 0 is articles.")
+
+
+class StackExchange(AnySource):
+    """Stack Exchange dumps (Posts.xml): a question with its best answers."""
+
+    kind: Literal["stackexchange"] = "stackexchange"
+    format: str = Field("qa", min_length=1, description="Shape of the text.")
+    license: str | None = Field("CC-BY-SA-4.0", description="SPDX licence of posts that name none.")
+    max_answers: int = Field(1, ge=1, description="Answers a question: the accepted one first, then by score.")
+    min_score: int = Field(0, description="Least score of an answer that is not the accepted one.")
+    site: str | None = Field(None, description="Host of the site (math.stackexchange.com), from which addresses are made.")
 
 
 class Instruction(AnySource):
@@ -152,11 +163,11 @@ class PackageMetadata(AnySource):
     exclude: tuple[str, ...] = Field((), description="Distributions to leave out, by name.")
 
 
-Files = Warc | Wet | Jsonl | Parquet | Arrow | Text | Epub | Pdf | Wikipedia | Instruction
+Files = Warc | Wet | Jsonl | Parquet | Arrow | Text | Epub | Pdf | Wikipedia | StackExchange | Instruction
 Source = Annotated[Files | Code | Docstrings | PackageMetadata, Field(discriminator="kind")]
 
 KINDS = (
-    "warc", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "instruction", "docstrings",
+    "warc", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "stackexchange", "instruction", "docstrings",
     "package_metadata",
 )  # fmt: skip
 
