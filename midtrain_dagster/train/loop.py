@@ -102,15 +102,14 @@ def _teacher(plan: TrainingPlan, data: Sequences, attention: str, ranks: Ranks) 
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """bf16 where the processor multiplies it natively, unless the plan says otherwise."""
+    """bf16 where the processor multiplies it natively, unless the plan says otherwise.
+
+    A CPU without AVX512-BF16 or AMX emulates bf16 at a quarter of its fp32 speed.
+    """
     if precision == "auto":
-        native = device.type == "cuda" or (torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX") and _cpu_bf16())
-        return torch.bfloat16 if native else torch.float32
+        cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if device.type == "cuda" or cpu else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def _cpu_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def shard(objective: nn.Module, model: CausalLM, dtype: torch.dtype) -> None:
