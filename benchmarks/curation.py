@@ -2,7 +2,7 @@
 
     python benchmarks/curation.py --in documents.parquet --peer-python /path/to/peer/bin/python [--documents 500]
 
-The peer lives in its own environment (`pip install datatrove==0.10.0 spacy regex pyarrow`). Speeds are megabytes of text per CPU second of one
+The peer lives in its own environment (`pip install datatrove==0.10.0 spacy regex pyarrow tokenizers orjson "xxhash<4"`). Speeds are megabytes of text per CPU second of one
 process. Not a timed test: it prints one JSON object and asserts nothing.
 """
 

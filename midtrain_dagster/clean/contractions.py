@@ -69,9 +69,9 @@ def contractions() -> Iterator[tuple[str, ...]]:
                 yield from _both(word, _PARTS.get(ending, (ending,)))
     for lower in [*_SINGULAR, "that", "this", "these", "those"]:
         plural, singular = lower in ("these", "those"), lower in ("that", "this")
-        endings = ["ll", "llve", "d", "dve"] + ([] if plural else ["s"]) + ([] if singular else ["re", "ve"])
+        suffixes = ["ll", "llve", "d", "dve"] + ([] if plural else ["s"]) + ([] if singular else ["re", "ve"])
         for word in (lower, lower.title()):
-            for ending in endings:
+            for ending in suffixes:
                 yield from _both(word, _PARTS.get(ending, (ending,)))
     for lower in [*_NEGATED, *_NEGATED_ONLY]:
         for word in (lower, lower.title()):

@@ -9,13 +9,13 @@ from midtrain_dagster.project.deduplication import Deduplication
 
 SIGNATURES = pl.Schema(
     {
-        "id": pl.String,
-        "text_hash": pl.String,
-        "exact_hash": pl.UInt64,  # of the words in lower case: equal but for case, punctuation and white space
-        "words": pl.Int64,
-        "characters": pl.Int64,
+        "id": pl.String(),
+        "text_hash": pl.String(),
+        "exact_hash": pl.UInt64(),  # of the words in lower case: equal but for case, punctuation and white space
+        "words": pl.Int64(),
+        "characters": pl.Int64(),
         "bands": pl.List(pl.UInt64),  # one hash a band, the band's number in it; empty for a text too short
-        "sketch": pl.Binary,  # one byte a permutation, from which similarity is estimated; empty for a text too short
+        "sketch": pl.Binary(),  # one byte a permutation, from which similarity is estimated; empty for a text too short
     }
 )
 
