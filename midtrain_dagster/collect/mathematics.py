@@ -15,6 +15,8 @@ def write_out(tree: Any) -> int:
     visible copy goes), images whose class says that their alternative text is TeX.
     """
     count = 0
+    for block in tree.xpath("//div[contains(concat(' ', @class, ' '), ' math ')]"):
+        block.tag = "p"  # extractors drop a short division between paragraphs, and with it the formula
     for copy in tree.xpath("//*[contains(concat(' ', @class, ' '), ' katex-html ')]"):
         _replace(copy, "")
     for script in tree.xpath("//script[starts-with(@type, 'math/tex')]"):
