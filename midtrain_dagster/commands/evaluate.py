@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -15,14 +16,18 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: str = typer.Option(..., "--model", help="Directory in the Hugging Face layout, or a name on the hub."),
-    tasks: str = typer.Option(..., "--tasks", help="Benchmarks, separated by commas: gsm8k,arc_easy,humaneval."),
-    out: Path = typer.Option(..., "--out", help="Directory for results.json, samples.parquet and not_run.json."),
-    data: Path | None = typer.Option(None, "--data", help="Directory of benchmark rows: gsm8k_test.jsonl and so on."),
-    limit: int | None = typer.Option(None, "--limit", min=1, help="First so many questions of each subtask."),
-    settings: Path | None = typer.Option(None, "--settings", help="YAML file with the keys of a recipe's `evaluation`."),
-    hub: bool = typer.Option(False, "--hub", help="Ask the Hugging Face hub for rows that --data has not."),
-    progress: bool = typer.Option(True, "--progress/--no-progress", help="Say how it goes on standard error."),
+    model: Annotated[str, typer.Option("--model", help="Directory in the Hugging Face layout, or a name on the hub.")],
+    tasks: Annotated[str, typer.Option("--tasks", help="Benchmarks, separated by commas: gsm8k,arc_easy,humaneval.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory for results.json, samples.parquet and not_run.json.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Directory of benchmark rows: gsm8k_test.jsonl and so on.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many questions of each subtask.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", help="YAML file with the keys of a recipe's `evaluation`.")
+    ] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Ask the Hugging Face hub for rows that --data has not.")] = False,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Say how it goes on standard error.")] = True,
 ) -> None:
     """Score a model on benchmarks. Run again after a kill: it goes on where it was."""
     from midtrain_dagster.evaluate.evaluate import evaluate as score
@@ -64,13 +69,18 @@ def _brief(name: str, about: dict[str, object], results: dict[str, dict[str, dic
 
 
 def compare(
-    base: Path = typer.Argument(..., help="Directory that `midtrain evaluate` wrote for the base model."),
-    mid: Path = typer.Argument(..., help="The same for the mid-trained model."),
-    contaminated: Path | None = typer.Option(
-        None, "--contaminated", help="Parquet with `question_id`, or `benchmark` and `row`, of questions to set aside."
-    ),
-    confidence: float = typer.Option(0.95, "--confidence", min=0.5, max=0.9999, help="Level of intervals and verdicts."),
-    out: Path | None = typer.Option(None, "--out", help="Directory for comparison.parquet, changes.parquet and the plots."),
+    base: Annotated[Path, typer.Argument(help="Directory that `midtrain evaluate` wrote for the base model.")],
+    mid: Annotated[Path, typer.Argument(help="The same for the mid-trained model.")],
+    contaminated: Annotated[
+        Path | None,
+        typer.Option("--contaminated", help="Parquet with `question_id`, or `benchmark` and `row`, of questions to set aside."),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", min=0.5, max=0.9999, help="Level of intervals and verdicts.")
+    ] = 0.95,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for comparison.parquet, changes.parquet and the plots.")
+    ] = None,
 ) -> None:
     """What the mid-trained model gained and lost, with and without contaminated questions, and the ten largest changes."""
     import polars as pl

@@ -25,7 +25,7 @@ REASONING_GYM = (
     "number_sorting",
     "word_sorting",
     "propositional_logic",
-    "sequence",
+    "number_sequence",
     "calendar_arithmetic",
     "syllogism",
 )
