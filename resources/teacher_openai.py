@@ -17,6 +17,7 @@ from midtrain_dagster.project.teacher import TeacherSettings
 from midtrain_dagster.synthesize.teacher import Reply, Request, structured
 
 MOST_WAIT = 30.0  # seconds between two attempts
+POOL = 8  # connections of one client
 
 
 class OpenAITeacher:
@@ -30,13 +31,13 @@ class OpenAITeacher:
     def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
         """Replies as they arrive. Runs its own event loop in the caller's thread, and only while the caller asks."""
         loop = asyncio.new_event_loop()
-        client = self._client()
+        clients = self._clients()
         pace = Pace(self.settings.concurrency)
         answers: asyncio.Queue[tuple[int, Reply]] = asyncio.Queue()
         running: dict[int, asyncio.Task[None]] = {}
 
         async def work(position: int, request: Request) -> None:
-            answers.put_nowait((position, await self._answer(client, request, pace)))
+            answers.put_nowait((position, await self._answer(clients[position % len(clients)], request, pace)))
 
         source = enumerate(requests)
         exhausted = False
@@ -60,7 +61,7 @@ class OpenAITeacher:
         finally:
             for task in running.values():
                 task.cancel()
-            loop.run_until_complete(_closed(client, list(running.values())))
+            loop.run_until_complete(_closed(clients, list(running.values())))
             loop.close()
 
     def _key(self) -> str:
@@ -74,11 +75,14 @@ class OpenAITeacher:
             )
         return key
 
-    def _client(self) -> Any:
+    def _clients(self) -> list[Any]:
+        """Clients of few connections each: the pool's bookkeeping for one request grows with the connections in it."""
         import openai
 
         address: dict[str, Any] = {"base_url": self.settings.base_url} if self.settings.base_url else {}
-        return openai.AsyncOpenAI(api_key=self._key(), max_retries=0, timeout=self.settings.timeout, **address)
+        number = -(-self.settings.concurrency // POOL)
+        patience = self.settings.timeout
+        return [openai.AsyncOpenAI(api_key=self._key(), max_retries=0, timeout=patience, **address) for _ in range(number)]
 
     async def _answer(self, client: Any, request: Request, pace: "Pace") -> Reply:
         """One request, attempted until it is answered, cannot be, or patience ends. Never raises."""
@@ -233,10 +237,11 @@ def _reply(answer: Any, stop: tuple[str, ...]) -> Reply:
     return Reply(text, None, "", sent, written, "length" if finish == "length" else "stop")
 
 
-async def _closed(client: Any, tasks: list["asyncio.Task[None]"]) -> None:
+async def _closed(clients: list[Any], tasks: list["asyncio.Task[None]"]) -> None:
     """Wait until cancelled tasks have ended, then close the connections."""
     await asyncio.gather(*tasks, return_exceptions=True)
-    await client.close()
+    for client in clients:
+        await client.close()
 
 
 def _charge(paid: Reply, reply: Reply, request: Request) -> Reply:
