@@ -85,7 +85,7 @@ def prepare_environment(plan: TrainingPlan) -> None:
     if plan.threads:
         torch.set_num_threads(plan.threads)
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def finished(out: Path, mark: str) -> dict[str, Any] | None:
