@@ -1,0 +1,190 @@
+"""The engine on a model of two layers: the harness's own numbers, nothing asked twice, nothing silently left out."""
+
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.evaluate.bits_per_byte import bits_per_byte
+from midtrain_dagster.evaluate.compare import compare
+from midtrain_dagster.evaluate.evaluate import evaluate
+from midtrain_dagster.recipes.evaluation import Evaluation, Task
+
+SETTINGS = Evaluation(precision="float32", max_gen_toks=8, bootstrap=100, batch_tokens=256)
+WORDS = [
+    "river",
+    "mountain",
+    "copper",
+    "lantern",
+    "orchard",
+    "velvet",
+    "harbour",
+    "thunder",
+    "meadow",
+    "granite",
+    "willow",
+    "ember",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<end>"], show_progress=False)
+    tokenizer.train_from_iterator(WORDS * 10, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    choices = [
+        {
+            "id": str(i),
+            "question": f"Which word comes after {WORDS[i % 12]} and {WORDS[(i * 5 + 1) % 12]}?",
+            "choices": {"text": [WORDS[(i + j * 3) % 12] * (1 + j % 2) for j in range(4)], "label": list("ABCD")},
+            "answerKey": "ABCD"[i % 4],
+        }
+        for i in range(10)
+    ]
+    sums = [{"question": f"What is {i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(12)]
+    code = [
+        {
+            "task_id": f"HumanEval/{i}",
+            "prompt": f"def add{i}(x):\n",
+            "canonical_solution": f"    return x + {i}\n",
+            "test": f"def check(f):\n    assert f(1) == {1 + i}\n",
+            "entry_point": f"add{i}",
+        }
+        for i in range(3)
+    ]
+    for name, rows in (
+        ("arc_easy_test", choices),
+        ("gsm8k_test", sums[:4]),
+        ("gsm8k_train", sums[4:]),
+        ("humaneval_test", code),
+    ):
+        (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_harness_says_the_same(model: Path, data: Path, tmp_path: Path):
+    """Scores and log-likelihoods of shared-prefix passes against lm-evaluation-harness's own backend on the same rows."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from midtrain_dagster.evaluate.catalog import CATALOG
+    from midtrain_dagster.evaluate.harness import build
+
+    ours = evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path / "out", settings=SETTINGS)
+    for name in ("arc_easy", "gsm8k"):
+        built = build(name, CATALOG[name], data, hub=False)
+        theirs = simple_evaluate(
+            model=HFLM(pretrained=str(model), dtype="float32", batch_size=3, device="cpu"),
+            tasks=list(built.tasks.values()),
+            gen_kwargs={"max_gen_toks": 8} if name == "gsm8k" else None,
+            bootstrap_iters=100,
+            task_manager=TaskManager(include_defaults=False),
+        )
+        expected = {k: v for k, v in theirs["results"][name].items() if isinstance(v, float)}
+        assert expected
+        assert {k: ours.results["results"][name][k] for k in expected} == pytest.approx(expected, abs=0)
+        sample = theirs["samples"][name][0]
+        if name == "arc_easy":
+            bits = ours.samples.filter((pl.col("benchmark") == name) & (pl.col("row") == 0))["gold_bits"][0]
+            assert bits * -0.6931471805599453 == pytest.approx(sample["resps"][sample["target"]][0][0], abs=1e-3)
+    assert ours.results["midtrain"]["benchmarks"]["arc_easy"]["shared_prefixes"] is True
+    assert ours.results["midtrain"]["benchmarks"]["arc_easy"]["parity"]["flagged"] == 0
+    assert ours.results["n-shot"]["gsm8k"] == 5
+
+
+def test_code_runs_in_the_sandbox_and_gold_is_scored(model: Path, data: Path, tmp_path: Path):
+    done = evaluate(model, ["humaneval"], data, tmp_path, settings=SETTINGS)
+    assert done.results["results"]["humaneval"]["pass@1,create_test"] == 0.0
+    assert done.samples["score"].to_list() == [0.0] * 3
+    assert done.samples["gold"].to_list() == [f"    return x + {i}\n" for i in range(3)]
+    assert done.samples["gold_bits"].min() > 0
+
+
+def test_a_second_run_asks_nothing(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from midtrain_dagster.evaluate import evaluate as module
+
+    first = evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path, settings=SETTINGS, limit=2)
+    log = next((tmp_path / "responses").iterdir())
+    lines = log.read_text().count("\n")
+    (tmp_path / "benchmarks" / "gsm8k" / "results.json").unlink()  # as if killed before it was whole
+    again = evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path, settings=SETTINGS, limit=2)
+    assert log.read_text().count("\n") == lines
+    assert again.samples.equals(first.samples)
+    monkeypatch.setattr(module, "_load", lambda *_: pytest.fail("the model was loaded for nothing"))
+    assert evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path, settings=SETTINGS, limit=2).samples.equals(first.samples)
+
+
+def test_what_has_no_rows_is_said(model: Path, data: Path, tmp_path: Path):
+    done = evaluate(model, ["hellaswag", "arc_easy"], data, tmp_path, settings=SETTINGS, limit=1)
+    assert list(done.not_run) == ["hellaswag"]
+    assert "hellaswag_test.jsonl" in done.not_run["hellaswag"]
+    assert "hellaswag" not in done.results["results"]
+    assert json.loads((tmp_path / "not_run.json").read_text()) == done.not_run
+    with pytest.raises(MidtrainError, match="no benchmark is called 'nonsense'"):
+        evaluate(model, ["nonsense"], data, settings=SETTINGS)
+
+
+def test_gold_bits_alone(model: Path, data: Path):
+    settings = SETTINGS.model_copy(update={"tasks": (Task(name="humaneval", generate=False),)})
+    done = evaluate(model, None, data, settings=settings)
+    assert done.samples["score"].to_list() == [None] * 3
+    assert done.samples["gold_bits"].null_count() == 0
+    assert done.results["results"] == {}
+    both = compare(done.samples, done.samples)
+    assert both["metric"].to_list() == ["gold_bits_per_byte"]
+    assert both["verdict"].to_list() == ["unchanged"]
+
+
+def test_bits_per_byte_against_one_pass_by_hand(model: Path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    texts = ["river mountain copper", "", "lantern " * 30, "é"]
+    documents = pl.DataFrame({"id": list("abcd"), "text": texts, "domain": ["x", "x", "y", "y"]})
+    measured = bits_per_byte(model, documents, window=512, precision="float32")
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    for text, bits, size in zip(texts, measured["bits"], measured["bytes"], strict=True):
+        tokens = torch.tensor([[tokenizer.eos_token_id, *tokenizer.encode(text, add_special_tokens=False)]])
+        with torch.no_grad():
+            logs = network(tokens).logits.log_softmax(-1)[0, :-1].gather(1, tokens[0, 1:, None])
+        assert bits == pytest.approx(-float(logs.sum()) / 0.6931471805599453, rel=1e-4)
+        assert size == len(text.encode())
+    alone = bits_per_byte(model, documents.slice(2, 1), window=512, precision="float32", batch_tokens=1)
+    assert alone["bits"][0] == pytest.approx(measured["bits"][2], rel=1e-5)
+    assert bits_per_byte(model, documents, window=32, precision="float32")["tokens"].equals(measured["tokens"])
