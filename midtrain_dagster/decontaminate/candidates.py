@@ -8,8 +8,9 @@ from midtrain_dagster.decontaminate.index import Index
 from midtrain_dagster.decontaminate.words import Words
 
 WINDOW, STRIDE = 80, 40  # words of a document that are looked at together for rare words
-BAG_SHARE = 0.45  # of a chunk's rare words, by weight, that a window must hold
+BAG_SHARE = 0.38  # of a chunk's rare words, by weight, that a window must hold
 BAG_LEAST = 2.0  # in units of a word as rare as can be
+BLOCK, STRONGEST = 32, 12  # units kept where regions begin within so many words of a document
 MARGIN = 60  # words beside a region that the alignment may use
 
 
@@ -37,7 +38,7 @@ def by_ngrams(documents: Words, index: Index, n: int) -> Regions:
         repeats.sum()
     )
     units = seeds.units[posting]
-    return _regions(documents, index, np.repeat(rows, repeats), units, np.repeat(places, repeats), n)
+    return _regions(documents, index, np.repeat(rows, repeats), units, np.repeat(places, repeats), np.ones(len(units)), n)
 
 
 def by_rare_words(documents: Words, index: Index) -> Regions:
@@ -47,10 +48,10 @@ def by_rare_words(documents: Words, index: Index) -> Regions:
     b = index.bags
     terms = np.empty(len(documents.stems), np.int32)
     lookup(documents.stems, b.table.bits, b.table.bitmap_bits, b.table.keys, b.table.values, b.table.bitmap, terms)
-    rows, places, chunks = bags(
+    rows, places, chunks, shares = bags(
         terms, documents.offsets, b.weights, b.offsets, b.posts, b.chunk_weight, BAG_LEAST, WINDOW, STRIDE, BAG_SHARE
     )
-    found = _regions(documents, index, rows, b.chunk_unit[chunks], places, WINDOW)
+    found = _regions(documents, index, rows, b.chunk_unit[chunks], places, shares, WINDOW)
     return found._replace(hits=np.zeros_like(found.hits))
 
 
@@ -73,13 +74,33 @@ def joined(one: Regions, two: Regions) -> Regions:
     return Regions(*(part[order] for part in parts))
 
 
-def _regions(documents: Words, index: Index, rows: np.ndarray, units: np.ndarray, places: np.ndarray, width: int) -> Regions:
+def _strongest(found: np.ndarray) -> np.ndarray:
+    """The units with most hits at each place of a document: a template shared by hundreds of questions is not hundreds of cases."""
+    block = found[:, 2] // BLOCK
+    order = np.lexsort((found[:, 1], -found[:, 4], block, found[:, 0]))
+    row, block = found[order, 0], block[order]
+    fresh = np.concatenate([[True], (row[1:] != row[:-1]) | (block[1:] != block[:-1])]) if len(order) else np.empty(0, bool)
+    starts = np.flatnonzero(fresh)
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return found[np.sort(order[rank < STRONGEST])]
+
+
+def _regions(
+    documents: Words, index: Index, rows: np.ndarray, units: np.ndarray, places: np.ndarray, strengths: np.ndarray, width: int
+) -> Regions:
     """Hits that lie within a question's length of each other are one region, widened so that the rest of it fits."""
     from midtrain_dagster.decontaminate.kernels import clusters
 
     length = np.diff(index.units.offsets)
     order = np.lexsort((places, units, rows))
-    found = clusters(rows[order].astype(np.int64), units[order].astype(np.int64), places[order], np.maximum(length, WINDOW))
+    found = clusters(
+        rows[order].astype(np.int64),
+        units[order].astype(np.int64),
+        places[order],
+        strengths[order].astype(np.int64),
+        np.maximum(length, WINDOW),
+    )
+    found = _strongest(found)
     row, unit = found[:, 0], found[:, 1]
     margin = np.minimum(length[unit], 400) // 2 + MARGIN
     first = np.maximum(documents.offsets[row], found[:, 2] - margin)

@@ -22,9 +22,7 @@ def decide(matches: pl.DataFrame, settings: Decontamination, ids: pl.Series | No
     )
     everyone = (ids if ids is not None else matches["id"]).alias("id").unique().sort().to_frame()
     decided = everyone.join(reasons, on="id", how="left").sort("id")
-    return decided.select("id", pl.col("reason").is_not_null().alias("contaminated"), pl.col("reason")).cast(
-        dict(DECISIONS_SCHEMA)
-    )
+    return decided.select("id", pl.col("reason").is_not_null().alias("contaminated"), pl.col("reason").cast(pl.String))
 
 
 def decisive(matches: pl.DataFrame, settings: Decontamination) -> pl.DataFrame:

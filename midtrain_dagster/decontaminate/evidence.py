@@ -8,7 +8,24 @@ from midtrain_dagster.decontaminate.index import Index, Seeds
 from midtrain_dagster.decontaminate.words import Words
 
 LONGEST = 400  # words of a question, and four times that of a document, that one alignment looks at
+VERBATIM = 20
 NEAR = 50  # words beside the span where an answer counts
+
+MEASURED = (  # what the kernel measures, in its order
+    "first_word",
+    "end_word",
+    "longest_run",
+    "lcs_words",
+    "order_overlap",
+    "question_overlap",
+    "answer_overlap",
+    "choices_overlap",
+    "passage_overlap",
+    "span_words",
+    "numbers_changed",
+    "names_changed",
+    "frame_overlap",
+)
 
 EVIDENCE_SCHEMA = pl.Schema(
     {
@@ -28,70 +45,60 @@ EVIDENCE_SCHEMA = pl.Schema(
         "span_words": pl.Int64,
         "question_words": pl.Int64,
         "question_weight": pl.Float64,
+        "telling_weight": pl.Float64,
         "numbers": pl.Int64,
         "numbers_changed": pl.Int64,
         "names_changed": pl.Int64,
+        "frame_overlap": pl.Float64,  # as order_overlap, of what is left when changed numbers and names are set aside
     }
 )
 
 
-def measure(documents: Words, regions: Regions, index: Index) -> pl.DataFrame:
-    """EVIDENCE_SCHEMA, one row a region, in order."""
-    rows = [_one(documents, index, *parts) for parts in zip(*(part.tolist() for part in regions), strict=True)]
-    return pl.DataFrame(rows, schema=EVIDENCE_SCHEMA, orient="row")
+def measure(documents: Words, regions: Regions, index: Index, least: float = 0.0, keep_all: bool = False) -> pl.DataFrame:
+    """EVIDENCE_SCHEMA, one row a region, in order; without those that hold less than `least` of their unit's weight or nothing of it."""
+    from midtrain_dagster.decontaminate.kernels import measure_regions
 
-
-def _one(documents: Words, index: Index, row: int, unit: int, first: int, end: int, hits: int) -> tuple[object, ...]:
-    from midtrain_dagster.decontaminate.kernels import align, coverage
-
-    question = int(index.unit_question[unit])
-    begin, stop = int(index.units.offsets[unit]), int(index.units.offsets[unit + 1])
-    q_words, q_stems, weights = (a[begin:stop][:LONGEST] for a in (index.units.words, index.units.stems, index.weights))
-    end = min(end, first + 4 * LONGEST)
-    d_words, d_stems = documents.words[first:end], documents.stems[first:end]
-    left, right, common, mass, run, _, _ = align(q_words, q_stems, weights, d_words, d_stems)
-    total = float(weights.sum())
-    slack = 3 + (right - left) // 10
-    low, high = max(0, left - slack), min(len(d_stems), right + slack)
-    overlap = float(coverage(q_stems, weights, d_stems[low:high]))
-    beside = documents.stems[
-        max(documents.offsets[row], first + left - NEAR) : min(documents.offsets[row + 1], first + right + NEAR)
-    ]
-    after = documents.stems[first + left : min(documents.offsets[row + 1], first + right + max(NEAR, 2 * len(q_words)))]
-    numbers, names = index.slots(unit)
-    inside = set(d_words[low:high].tolist())
-    return (
-        row,
-        unit,
-        first + left,
-        first + right,
-        hits,
-        int(run),
-        int(common),
-        common / max(1, min(len(q_words), int(documents.offsets[row + 1] - documents.offsets[row]))),
-        float(mass) / total if total else 0.0,
-        overlap,
-        _part(index.answers, question, index, beside),
-        _part(index.choices, question, index, after),
-        _part(index.passages, question, index, beside),
-        right - left,
-        len(q_words),
-        float(index.unit_weight[unit]),
-        len(numbers),
-        len([n for n in numbers if n not in inside]),
-        len([n for n in names if n not in inside]),
+    units = index.units
+    measured = measure_regions(
+        np.stack([regions.rows, regions.units, regions.first, regions.end], axis=1).astype(np.int64),
+        np.float32(least),
+        LONGEST,
+        NEAR,
+        (documents.words, documents.stems, documents.offsets),
+        (units.words, units.stems, index.weights, units.offsets, index.unit_question),
+        (index.numbers.words, index.numbers.offsets, index.names.words, index.names.offsets),
+        tuple((part.stems, weights, part.offsets) for part, weights in index.parts),
     )
+    rows, unit = regions.rows.astype(np.int64), regions.units.astype(np.int64)
+    length = np.diff(units.offsets)[unit]
+    shorter = np.maximum(1, np.minimum(length, np.diff(documents.offsets)[rows]))
+    columns = dict(zip(MEASURED, measured.T, strict=True)) | {
+        "row": rows,
+        "unit": unit,
+        "ngram_hits": regions.hits,
+        "lcs_ratio": measured[:, 3] / shorter,
+        "question_words": length,
+        "question_weight": index.unit_weight[unit],
+        "telling_weight": index.telling_weight[unit],
+        "numbers": np.diff(index.numbers.offsets)[unit],
+    }
+    frame = pl.DataFrame({name: columns[name] for name in EVIDENCE_SCHEMA}).fill_nan(None)
+    frame = frame.cast(dict(EVIDENCE_SCHEMA))  # type: ignore[arg-type]
+    return frame if keep_all else frame.filter(pl.col("lcs_words") > 0)
 
 
-def _part(parts: Words, question: int, index: Index, window: np.ndarray) -> float | None:
-    """Weight of an answer's, option list's or passage's words that stand beside the span; null where there is none."""
-    from midtrain_dagster.decontaminate.kernels import coverage
+def verbatim(documents: Words, evidence: pl.DataFrame, index: Index) -> pl.Series:
+    """Whether a unit of at least VERBATIM characters stands at its span sign for sign, white space and case aside.
 
-    stems = parts.stems[parts.offsets[question] : parts.offsets[question + 1]][:LONGEST]
-    if not len(stems):
-        return None
-    weights = np.array([index.word_weight.get(stem, 1.0) for stem in stems.tolist()], np.float32)
-    return float(coverage(stems, weights, window))
+    What words cannot tell apart, as `(-1 + 2)` and `1, 2`, its signs do.
+    """
+    found = []
+    for unit, order, first, end in evidence.select("unit", "order_overlap", "first_word", "end_word").iter_rows():
+        own = "".join(index.text(unit).lower().split()) if order > 0.98 else ""
+        begin, stop = int(documents.starts[first]), int(documents.ends[max(first, end - 1)])
+        around = documents.data[max(0, begin - 40) : stop + 40].tobytes().decode("utf-8", "ignore") if own else ""
+        found.append(len(own) >= VERBATIM and own in "".join(around.lower().split()))
+    return pl.Series(found, dtype=pl.Boolean)
 
 
 def ngram_overlap(documents: Words, evidence: pl.DataFrame, index: Index, n: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from midtrain_dagster.recipes.decontamination import Decontamination
 VERSION = 1
 CHUNK = 40  # words of a unit that are looked for together
 HOT_POSTINGS = 256  # an n-gram in more units than this cannot seed a match
+POSTINGS_SHARE = 120  # a word in more than one chunk in so many (and in 50) has no postings: it would cost more than it tells
 PRIOR_QUESTIONS, PRIOR_FUNCTION_WORD = 2000, 500  # so that weights mean the same for 10 questions and for 20,000
 SHORT_STEM = 24  # words; a shorter question is also looked for together with its options
 MIN_WORDS = 3  # shorter questions are no evidence by themselves and are not looked for
@@ -76,10 +77,11 @@ class Index:
     answers: Words
     choices: Words
     passages: Words
+    numbers: Words  # per unit, distinct
+    names: Words
     weights: np.ndarray  # float32 of each word of `units`: 1 is as rare as can be, a function word under 0.2
     required_run: np.ndarray  # int32 per unit: the n of the GPT-3 rule for its benchmark
     word_weight: dict[int, float] = field(repr=False)
-    _slots: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict, repr=False)
     _seeds: dict[int, Seeds] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -97,17 +99,22 @@ class Index:
         return _bags(self)
 
     @cached_property
+    def parts(self) -> tuple[tuple[Words, np.ndarray], ...]:
+        """Answers, options and passages with the weights of their words; a word of no question is as rare as can be."""
+        everything = (self.answers, self.choices, self.passages)
+        return tuple((p, np.array([self.word_weight.get(s, 1.0) for s in p.stems.tolist()], np.float32)) for p in everything)
+
+    @cached_property
     def unit_weight(self) -> np.ndarray:
         """Weight of each unit's distinct words."""
         return np.array([_distinct(self, u)[1].sum() for u in range(len(self))], np.float32)
 
-    def slots(self, unit: int) -> tuple[list[int], list[int]]:
-        """The unit's distinct numbers and names, as word hashes: what a template fills in."""
-        if unit not in self._slots:
-            text = self.text(unit)[:4000]
-            numbers = list(dict.fromkeys(_hashes(NUMBER.findall(text))))
-            self._slots[unit] = numbers, [h for h in dict.fromkeys(_hashes(NAME.findall(text))) if h not in numbers]
-        return self._slots[unit]
+    @cached_property
+    def telling_weight(self) -> np.ndarray:
+        """`unit_weight` without the numbers: eight small numbers in a row are found in any table."""
+        stems, offsets = self.numbers.stems.tolist(), self.numbers.offsets
+        mass = np.concatenate([[0.0], np.cumsum([self.word_weight.get(s, 0.0) for s in stems])])
+        return (self.unit_weight - (mass[offsets[1:]] - mass[offsets[:-1]])).astype(np.float32)
 
     def text(self, unit: int) -> str:
         """A unit's text."""
@@ -138,6 +145,8 @@ def build(questions: pl.DataFrame, settings: Decontamination | None = None) -> I
         answers=split(questions["answer"]),
         choices=split(options),
         passages=split(questions["passage"]),
+        numbers=_found(NUMBER, texts),
+        names=_found(NAME, texts),
         weights=np.array([weigh[w] for w in units.stems.tolist()], np.float32),
         required_run=_required_runs(questions, units, np.array(owners)),
         word_weight=weigh,
@@ -149,8 +158,9 @@ def new_questions(questions: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
     return questions.filter(~pl.col("question_id").is_in(known.implode()))
 
 
-def _hashes(found: list[str]) -> list[int]:
-    return [int(h) for h in split(pl.Series([" ".join(found)])).words]
+def _found(pattern: re.Pattern[str], texts: list[str]) -> Words:
+    """The distinct words of every text that match: what a template fills in."""
+    return split(pl.Series([" ".join(dict.fromkeys(pattern.findall(text[:4000]))) for text in texts], dtype=pl.String))
 
 
 def _unit_texts(questions: pl.DataFrame) -> tuple[list[str], list[int], list[str]]:
@@ -250,7 +260,7 @@ def _bags(index: Index) -> Bags:
     piece = place * pieces[unit] // np.maximum(1, length[unit])
     chunk = (np.concatenate([[0], np.cumsum(pieces)])[unit] + piece).astype(np.int32)
     pairs = pl.DataFrame({"stem": units.stems, "chunk": chunk, "weight": index.weights}).unique(["stem", "chunk"])
-    limit = max(50, len(length) // 40)
+    limit = max(50, len(length) // POSTINGS_SHARE)
     pairs = pairs.filter(pl.len().over("stem") <= limit).sort("stem", "chunk")
     stems, counts = np.unique(pairs["stem"].to_numpy(), return_counts=True)
     first = np.concatenate([[0], np.cumsum(counts)])

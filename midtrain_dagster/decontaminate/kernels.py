@@ -39,6 +39,24 @@ def tokenise(data, offsets, classes, folds, words, stems, starts, ends, word_off
         letters, first, last_letter = 0, i, np.uint32(0)
         while i <= end:
             at = i
+            if letters == 0 and i < end and data[i] < 0x80 and classes[data[i]] == WORD:
+                h, j = SEED, i  # a word of ASCII letters, the most of most texts: two tight loops
+                while j < end and j - i < STEM_LETTERS and data[j] < 0x80 and classes[data[j]] == WORD:
+                    before = h
+                    h = (h ^ np.uint64(folds[data[j]])) * PRIME
+                    j += 1
+                stem = before if j - i >= 4 and (data[j - 1] | 0x20) == 115 else h
+                if j < end and data[j] < 0x80 and classes[data[j]] == WORD:
+                    stem = h
+                    while j < end and data[j] < 0x80 and classes[data[j]] == WORD:
+                        h = (h ^ np.uint64(folds[data[j]])) * PRIME
+                        j += 1
+                if j == end or data[j] < 0x80:
+                    words[count], stems[count] = _finish(h), _finish(stem)
+                    starts[count], ends[count] = i, j
+                    count += 1
+                    i = j + 1  # what ends the word separates, and is ASCII
+                    continue
             if i == end:
                 code, kind = np.uint32(0), np.uint8(0)
                 i += 1
@@ -202,15 +220,18 @@ def _grown64(array, capacity):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def clusters(rows, questions, places, gap):  # type: ignore[no-untyped-def]
-    """Hits sorted by (row, question, place) → regions: a new one wherever the gap to the last hit is over `gap[question]`."""
+def clusters(rows, questions, places, strengths, gap):  # type: ignore[no-untyped-def]
+    """Hits sorted by (row, question, place) → regions: a new one wherever the gap to the last hit is over `gap[question]`.
+
+    A region's strength is the sum of its hits', each place once.
+    """
     count = 0
-    out = np.empty((len(rows), 5), np.int64)  # row, question, first place, last place, hits
+    out = np.empty((len(rows), 5), np.int64)  # row, question, first place, last place, strength
     for i in range(len(rows)):
         same = count > 0 and out[count - 1, 0] == rows[i] and out[count - 1, 1] == questions[i]
         if same and places[i] - out[count - 1, 3] <= gap[questions[i]]:
             if places[i] != out[count - 1, 3]:
-                out[count - 1, 4] += 1
+                out[count - 1, 4] += strengths[i]
             out[count - 1, 3] = places[i]
         else:
             out[count, 0], out[count, 1], out[count, 2], out[count, 3], out[count, 4] = (
@@ -226,13 +247,14 @@ def clusters(rows, questions, places, gap):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def bags(terms, offsets, weights, post_offsets, posts, unit_weight, least, window, stride, share):  # type: ignore[no-untyped-def]
-    """Windows of a row that hold at least `share` of a unit's weight in distinct words: (row, unit, first word), score.
+    """Windows of a row that hold at least `share` of a unit's weight in distinct words: row, first word, unit, share in thousandths.
 
     `terms` are vocabulary numbers (-1: not in any question); `posts[post_offsets[t]:…]` the units that have term t.
     Cost: the postings of the distinct terms of each window, so common words must have none.
     """
     capacity, count = 1 << 14, 0
     rows, places, found = np.empty(capacity, np.int32), np.empty(capacity, np.int64), np.empty(capacity, np.int32)
+    shares = np.empty(capacity, np.int32)
     stamps, gained = np.full(len(unit_weight), -1, np.int64), np.zeros(len(unit_weight), np.float32)
     seen = np.full(len(weights), -1, np.int64)
     touched = np.empty(len(unit_weight), np.int32)
@@ -260,13 +282,15 @@ def bags(terms, offsets, weights, post_offsets, posts, unit_weight, least, windo
                     if count == capacity:
                         capacity *= 2
                         rows, found, places = _grown32(rows, capacity), _grown32(found, capacity), _grown64(places, capacity)
+                        shares = _grown32(shares, capacity)
                     rows[count], places[count], found[count] = row, at, unit
+                    shares[count] = np.int32(1000 * gained[unit] / unit_weight[unit])
                     count += 1
             stamp += 1
             if stop == end:
                 break
             at += stride
-    return rows[:count], places[:count], found[:count]
+    return rows[:count], places[:count], found[:count], shares[:count]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -332,3 +356,65 @@ def coverage(q_stems, q_weights, d_stems):  # type: ignore[no-untyped-def]
                 found += q_weights[i]
                 break
     return found / total if total > 0 else np.float32(0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _missing(wanted, window):  # type: ignore[no-untyped-def]
+    """How many of `wanted` are not in `window`."""
+    count = 0
+    for i in range(len(wanted)):
+        absent = True
+        for j in range(len(window)):
+            if window[j] == wanted[i]:
+                absent = False
+                break
+        count += absent
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def measure_regions(regions, least, limit, near, document, unit, slots, parts):  # type: ignore[no-untyped-def]
+    """Evidence for every region, a row each; zeros for one that holds less than `least` of its unit's weight.
+
+    `regions`: (n, 4) row, unit, first word, end word. `document`: words, stems, offsets. `unit`: words, stems, weights,
+    offsets, question. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
+    passages. Columns: first word, end word, run, common, order, overlap, answer, options, passage, span, numbers changed,
+    names changed, frame.
+    """
+    d_words, d_stems, d_offsets = document
+    u_words, u_stems, u_weights, u_offsets, question_of = unit
+    number_words, number_offsets, name_words, name_offsets = slots
+    out = np.zeros((len(regions), 13), np.float64)
+    for r in range(len(regions)):
+        row, u, first = regions[r, 0], regions[r, 1], regions[r, 2]
+        end = min(regions[r, 3], first + 4 * limit)
+        begin, stop = u_offsets[u], min(u_offsets[u + 1], u_offsets[u] + limit)
+        q_words, q_stems, weights = u_words[begin:stop], u_stems[begin:stop], u_weights[begin:stop]
+        if least > 0 and coverage(q_stems, weights, d_stems[first:end]) < least:
+            continue
+        left, right, common, mass, run, _, _ = align(q_words, q_stems, weights, d_words[first:end], d_stems[first:end])
+        slack = 3 + (right - left) // 10
+        low, high = max(first, first + left - slack), min(end, first + right + slack)
+        total = weights.sum()
+        numbers = number_words[number_offsets[u] : number_offsets[u + 1]]
+        names = name_words[name_offsets[u] : name_offsets[u + 1]]
+        filled = np.float32(0)
+        for i in range(len(q_words)):
+            slot = _missing(q_words[i : i + 1], numbers) == 0 or _missing(q_words[i : i + 1], names) == 0
+            if slot and _missing(q_words[i : i + 1], d_words[low:high]) == 1:
+                filled += weights[i]
+        out[r, 0], out[r, 1], out[r, 2], out[r, 3] = first + left, first + right, run, common
+        out[r, 4] = mass / total if total > 0 else 0.0
+        out[r, 5] = coverage(q_stems, weights, d_stems[low:high])
+        a, b = d_offsets[row], d_offsets[row + 1]
+        beside = d_stems[max(a, first + left - near) : min(b, first + right + near)]
+        after = d_stems[max(a, first + left - near) : min(b, first + right + max(near, 2 * len(q_words)))]
+        for k in range(3):
+            stems, part_weights, offsets = parts[k]
+            x, y = offsets[question_of[u]], min(offsets[question_of[u] + 1], offsets[question_of[u]] + limit)
+            out[r, 6 + k] = coverage(stems[x:y], part_weights[x:y], after if k == 1 else beside) if y > x else np.nan
+        out[r, 9] = right - left
+        out[r, 10] = _missing(numbers, d_words[low:high])
+        out[r, 11] = _missing(names, d_words[low:high])
+        out[r, 12] = min(1.0, mass / (total - filled)) if total > filled else 0.0
+    return out

@@ -8,7 +8,7 @@ import polars as pl
 from midtrain_dagster.decontaminate import scores
 from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_rare_words, joined
 from midtrain_dagster.decontaminate.embedding import Encoder, Judge, cosines, nearest_questions, text_of
-from midtrain_dagster.decontaminate.evidence import measure, ngram_overlap
+from midtrain_dagster.decontaminate.evidence import measure, ngram_overlap, verbatim
 from midtrain_dagster.decontaminate.index import Index
 from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.errors import MidtrainError
@@ -16,6 +16,8 @@ from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.decontamination import METHODS, Method
 
 SLICE_BYTES = 16 << 20
+LEAST_OVERLAP = 0.35  # of a unit's weight anywhere in a region, before the cascade aligns it
+OPEN_OVERLAP = 0.4  # of a unit's weight inside the aligned span, before the cascade asks the encoder
 SEED_WORDS: dict[Method, int] = {"ngram": 8, "phi4": 7, "idf": 5, "hybrid": 8, "cascade": 6}
 
 MATCHES_SCHEMA = pl.Schema(
@@ -39,6 +41,7 @@ MATCHES_SCHEMA = pl.Schema(
         "choices_overlap": pl.Float64,
         "passage_overlap": pl.Float64,
         "ngram_overlap": pl.Float64,  # idf only
+        "verbatim": pl.Boolean,  # cascade: the question stands there character for character, white space aside
         "cosine": pl.Float64,  # embedding, and cascade with an encoder
         "judged": pl.Boolean,  # by a judge; null: not asked
         "question_words": pl.Int64,
@@ -46,6 +49,7 @@ MATCHES_SCHEMA = pl.Schema(
         "numbers_changed": pl.Int64,
         "names_changed": pl.Int64,
         "slots_changed": pl.Int64,
+        "frame_overlap": pl.Float64,  # as order_overlap, of what is left when changed numbers and names are set aside
     }
 )
 
@@ -106,7 +110,7 @@ def _evidence(words: Words, index: Index, method: Method, encoder: Encoder | Non
         assert encoder is not None
         evidence = _nearest(words, index, encoder, floor).with_columns(score=pl.col("cosine"))
     elif method == "cascade":
-        evidence = _cascade(words, index, encoder, floor)
+        evidence = _cascade(words, index, encoder)
     else:
         evidence = measure(words, by_ngrams(words, index, SEED_WORDS[method]), index)
         evidence = _with_lengths(evidence, words, index)
@@ -131,16 +135,20 @@ def _with_lengths(evidence: pl.DataFrame, words: Words, index: Index) -> pl.Data
     )
 
 
-def _cascade(words: Words, index: Index, encoder: Encoder | None, floor: float) -> pl.DataFrame:
+def _cascade(words: Words, index: Index, encoder: Encoder | None) -> pl.DataFrame:
     """Cheap candidates from 6-grams and rare words, measured; only those that words leave open are embedded."""
     regions = joined(by_ngrams(words, index, SEED_WORDS["cascade"]), by_rare_words(words, index))
-    evidence = measure(words, regions, index).with_columns(cosine=pl.lit(None, pl.Float64))
+    evidence = measure(words, regions, index, LEAST_OVERLAP).with_columns(cosine=pl.lit(None, pl.Float64))
+    evidence = evidence.with_columns(verbatim=verbatim(words, evidence, index))
     evidence = evidence.with_columns(score=scores.cascade())
     if encoder is None or evidence.is_empty():
         return evidence
     sure = index.settings.thresholds.cascade
     order = np.arange(len(evidence))
-    open_ = evidence["score"].is_between(0.4 * floor, sure, closed="left").to_numpy()
+    doubtful = (
+        (pl.col("score") < sure) & (pl.col("question_overlap") >= OPEN_OVERLAP) & (pl.col("question_weight") >= scores.TELLING)
+    )
+    open_ = evidence.select(doubtful).to_series().to_numpy()
     asked = evidence.filter(pl.Series(open_))
     spans = [(a, max(b, a + 1)) for a, b in asked.select("first_word", "end_word").iter_rows()]
     cosine = np.full(len(evidence), np.nan)
@@ -152,8 +160,7 @@ def _cascade(words: Words, index: Index, encoder: Encoder | None, floor: float) 
 def _nearest(words: Words, index: Index, encoder: Encoder, floor: float) -> pl.DataFrame:
     near = nearest_questions(words, index, encoder, floor)
     regions = Regions(near.rows, near.units, near.first, near.end, np.zeros(len(near.rows), np.int64))
-    evidence = measure(words, regions, index)
-    return evidence.with_columns(
+    return measure(words, regions, index, keep_all=True).with_columns(
         first_word=pl.Series(near.first, dtype=pl.Int64),
         end_word=pl.Series(near.end, dtype=pl.Int64),
         cosine=pl.Series(near.cosine, dtype=pl.Float64),

@@ -14,12 +14,12 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.files import open_binary
 
 QUESTIONS_SCHEMA = pl.Schema(
-    {
+    {  # type: ignore[arg-type]
         "question_id": pl.String,  # hash of the benchmark's name and the question's own text: the same wherever it is read
         "benchmark": pl.String,
         "question": pl.String,
         "answer": pl.String,  # the gold answer's text; null where the set gives none
-        "choices": pl.List(pl.String()),
+        "choices": pl.List(pl.String),
         "passage": pl.String,
         "row": pl.Int64,  # 0-based, in its file
         "text_hash": pl.String,  # of everything above that has words

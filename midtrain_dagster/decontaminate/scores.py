@@ -3,6 +3,8 @@
 import polars as pl
 
 SHORT_TOKENS, LONG_TOKENS = 20, 50  # decon: the required score falls linearly between them
+TELLING = 2.2  # in words as rare as can be
+FRAME = 0.8
 LEAST_LCS = 8
 QWEN_LCS = 13
 
@@ -52,20 +54,25 @@ def cascade() -> pl.Expr:
     """Ours: how much of the question is there, in what order, with which numbers, beside which answer and options.
 
     `text` is the mean of bag and order overlap. Few and common words prove little, so `needed` rises as the
-    question's weight falls. Numbers that changed make a template's other instance, a near miss, unless nearly
-    everything else stands in its place (a rewritten question). An answer or options beside it add, and a cosine
-    (where an encoder is given) counts for what words cannot show.
+    question's weight falls, and a question of less than TELLING rare words' worth counts only with its answer or options
+    beside it, or character for character (`verbatim`). Numbers and names that changed make a template's other instance, a near miss, unless nearly all of the
+    frame around them stands in its place (a rewritten question). A cosine, where an encoder is given, speaks for what
+    words cannot show, and only together with some of the words.
     """
-    text = 0.5 * (order + overlap)
-    needed = 0.62 + 0.33 * (1 - (weight - 2) / 6).clip(0, 1)
-    changed = pl.when(pl.col("numbers") > 0).then(pl.col("numbers_changed") / pl.col("numbers")).otherwise(0.0)
-    template = (order < 0.85) & (changed > 0.34)
     beside = pl.max_horizontal(answer.fill_null(0.0), choices.fill_null(0.0))
-    bonus = pl.when(overlap >= 0.5).then(0.08 * beside).otherwise(0.0)
-    penalty = pl.when(template).then(0.25 * changed).otherwise(0.0)
-    lexical = (0.5 * (text + bonus - penalty) / needed).clip(0, 1)
+    changed = pl.when(pl.col("numbers") > 0).then(pl.col("numbers_changed") / pl.col("numbers")).otherwise(0.0)
+    frame = pl.col("frame_overlap")
+    rewritten = (frame >= FRAME) & (pl.col("lcs_words") >= 8)
+    text = 0.5 * (order + overlap)
+    text = pl.when(rewritten).then(pl.max_horizontal(text, 0.85 * frame)).otherwise(text - 0.2 * changed)
+    text = text + pl.when(overlap >= 0.5).then(0.08 * beside).otherwise(0.0)
+    needed = 0.48 + 0.40 * (1 - (weight - 2) / 10).clip(0, 1)
+    lexical = (0.5 * text / needed).clip(0, 1)
+    verbatim = pl.col("verbatim") & ((weight >= TELLING / 2) | (beside >= 0.8))
+    telling = (pl.col("telling_weight") >= TELLING) | ((beside >= 0.8) & (pl.col("numbers") == 0))
+    lexical = pl.when(verbatim).then(1.0).when(telling).then(lexical).otherwise(pl.min_horizontal(lexical, 0.49))
     meaning = pl.col("cosine").fill_null(0.0)
-    agreed = (0.5 * (0.5 * meaning / 0.8 + 0.5 * (text + bonus - penalty) / 0.5)).clip(0, 1)
+    agreed = (0.25 * meaning / 0.8 + 0.25 * text / 0.45).clip(0, 1)
     return (
-        pl.when(pl.col("cosine").is_not_null() & (meaning >= 0.7)).then(pl.max_horizontal(lexical, agreed)).otherwise(lexical)
+        pl.when((meaning >= 0.7) & (weight >= TELLING)).then(pl.max_horizontal(lexical, agreed)).otherwise(lexical).clip(0, 1)
     )
