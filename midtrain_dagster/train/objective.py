@@ -129,8 +129,11 @@ class Objective(nn.Module):
     @staticmethod
     def hidden_states(model: CausalLM, batch: Mapping[str, Tensor]) -> Tensor:
         """(batch, length, d): the last layer's output, each document alone with positions from 0."""
-        flex = model.config._attn_implementation == "flex_attention"
-        mask = document_block_mask(batch["segment"]) if flex else document_mask(batch["segment"])
+        kind = model.config._attn_implementation
+        mask = document_block_mask(batch["segment"]) if kind == "flex_attention" else document_mask(batch["segment"])
+        if kind == "eager":  # adds its mask to the scores, where sdpa chooses by it
+            dtype = next(model.parameters()).dtype
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
         positions = batch["position"].long()
         return model.base_model(input_ids=batch["tokens"], attention_mask=mask, position_ids=positions, use_cache=False)[0]
 

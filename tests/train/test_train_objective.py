@@ -15,7 +15,7 @@ def batch_of(sequences: Sequences, rows: list[int]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in sequences.batch(np.array(rows)).items()}
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", pytest.param("flex", marks=pytest.mark.slow)])
 def test_logits_equal_each_document_alone(model_dir: Path, sequences: Sequences, attention: str) -> None:
     from midtrain_dagster.train.models import load_model
     from midtrain_dagster.train.objective import Objective
