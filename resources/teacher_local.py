@@ -1,6 +1,6 @@
 """The embedded teacher: a transformers model on this machine, generating many replies at once.
 
-Requests are sorted by length and generated in batches, left-padded. Sampling noise is drawn per request from its own
+Requests are sorted by length and generated in batches, left-padded; what all prompts of a batch begin with is read once. Sampling noise is drawn per request from its own
 seed, so that a reply does not depend on its neighbours (but for rounding: in bfloat16 a different batch may tip a near tie).
 """
 
@@ -13,6 +13,8 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import TeacherSettings
 from midtrain_dagster.synthesize.teacher import Message, Reply, Request, structured
+
+WORTH_SHARING = 16  # tokens
 
 
 class LocalTeacher:
@@ -80,14 +82,21 @@ class LocalTeacher:
 
         tokenizer, model = self._load()
         ends = _end_tokens(tokenizer, model)
+        shared = _shared(prompts) if len(prompts) > 1 else 0
         width = max(map(len, prompts))
-        ids = torch.tensor([[ends[0]] * (width - len(p)) + p for p in prompts], device=model.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        gaps = [width - len(prompt) for prompt in prompts]
+        rows = [p[:shared] + [ends[0]] * gap + p[shared:] for p, gap in zip(prompts, gaps, strict=True)]
+        ids = torch.tensor(rows, device=model.device)
+        mask = torch.tensor([[1] * shared + [0] * gap + [1] * (width - gap - shared) for gap in gaps], device=model.device)
         longest = max(request.parameters.max_tokens for request in requests)
         config = GenerationConfig(max_new_tokens=longest, do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
         sampling = LogitsProcessorList([_Nucleus(requests)])
         with torch.inference_mode():
-            out = model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=sampling)
+            known: dict[str, Any] = {}
+            if shared:
+                known["past_key_values"] = model(ids[:1, :shared], use_cache=True).past_key_values
+                known["past_key_values"].batch_repeat_interleave(len(prompts))
+            out = model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=sampling, **known)
         written = out[:, width:].tolist()
         return [_reply(tokenizer, r, len(p), w, ends) for r, p, w in zip(requests, prompts, written, strict=True)]
 
@@ -104,6 +113,17 @@ def _identity(directory: Path, dtype: str) -> str:
             file.seek(max(0, path.stat().st_size - (1 << 20)))
             digest.update(file.read())
     return f"{directory.resolve().name}@{digest.hexdigest()}"
+
+
+def _shared(prompts: list[list[int]]) -> int:
+    """Tokens at the beginning that all prompts share, such as worked examples; they are read once for the whole batch.
+
+    0 where it would not pay; at least one token of every prompt is left.
+    """
+    first, last = min(prompts), max(prompts)
+    most = min(len(first), len(last), *map(len, prompts)) - 1
+    same = next((i for i in range(most) if first[i] != last[i]), most)
+    return same if same >= WORTH_SHARING else 0
 
 
 def _arithmetic(settings: TeacherSettings) -> Any:

@@ -48,6 +48,15 @@ def test_replies_do_not_depend_on_the_batch(directory):
         assert texts[0] == texts[1] == texts[2]
 
 
+def test_a_shared_beginning_changes_nothing(directory):
+    example = " ".join(f"w{i}" for i in range(30))
+    tails = ["w1", "w2 w7", "w3 w9 w4 w4 w8", "w50 w51"]
+    asked = [Request(({"role": "user", "content": f"{example} {tail}"},), Parameters(max_tokens=8)) for tail in tails]
+    together = [reply.text for reply in ask(teacher(directory), asked)]
+    assert together == [reply.text for reply in ask(teacher(directory, batch_size=1), asked)]
+    assert len(set(together)) > 1
+
+
 def test_seeds_make_samples_differ_and_repeat(directory):
     def sample(seed):
         return ask(teacher(directory), requests(temperature=1.0, seed=seed))[3].text
