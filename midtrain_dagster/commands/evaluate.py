@@ -95,7 +95,7 @@ def compare(
         if not (path / "samples.parquet").exists():
             raise MidtrainError(f"{path}: no samples.parquet here; `midtrain evaluate --out {path}` writes it")
         samples.append(pl.read_parquet(path / "samples.parquet"))
-    leaked = pl.read_parquet(contaminated) if contaminated else []
+    leaked: pl.DataFrame | list[str] = pl.read_parquet(contaminated) if contaminated else []
     table = comparison.compare(samples[0], samples[1], leaked, confidence=confidence)
     changed = comparison.changes(samples[0], samples[1])
     if out is not None:

@@ -195,8 +195,8 @@ def _gold_nats(benchmark: Benchmark, built: Built, logged: Mapping[str, Any], lm
 
 def _bits_per_byte(samples: pl.DataFrame) -> float | None:
     questions = samples.unique("question_id").drop_nulls("gold_bits")
-    total = questions["gold_bytes"].sum()
-    return questions["gold_bits"].sum() / total if total else None
+    total = int(questions["gold_bytes"].sum())
+    return float(questions["gold_bits"].sum()) / total if total else None
 
 
 # what is kept

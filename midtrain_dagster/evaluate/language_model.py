@@ -40,7 +40,7 @@ class LanguageModel(HFLM):
     ):
         network, tokenizer = load(model, precision)
         super().__init__(pretrained=network, tokenizer=tokenizer, batch_size=batch_size)
-        self.batch_tokens, self.gen_toks_cap = batch_tokens, max_gen_toks
+        self.prompts, self.batch_tokens, self.gen_toks_cap = batch_size, batch_tokens, max_gen_toks
         self.responses = responses if responses is not None else Responses(None)
         self.watch = progress or silent()
         self.packs = _packs_agree(network)
@@ -106,7 +106,7 @@ class LanguageModel(HFLM):
         names = sorted(asked, key=lambda key: (str(asked[key].args[1]), -len(self.tok_encode(asked[key].args[0])), key))
         while names:
             arguments = asked[names[0]].args[1]
-            batch = [name for name in names[: int(self.batch_size)] if asked[name].args[1] == arguments]
+            batch = [name for name in names[: self.prompts] if asked[name].args[1] == arguments]
             answers = super().generate_until([self._capped(asked[name]) for name in batch], disable_tqdm=True)
             self.responses.add(zip(batch, answers, strict=True))
             self.watch.advance(len(batch))
@@ -116,8 +116,8 @@ class LanguageModel(HFLM):
     def _capped(self, request: Instance) -> Instance:
         context, arguments = request.args
         arguments = dict(arguments)
-        wanted = int(arguments.get("max_gen_toks", self.max_gen_toks))
-        room = max(self.max_length - 1, 1) if self.max_length <= wanted else wanted
+        wanted = arguments.get("max_gen_toks") or self.max_gen_toks
+        room = min(wanted, self.max_length // 2)  # at least half of a short context is left for the prompt
         arguments["max_gen_toks"] = min(room, self.gen_toks_cap or room)
         return Instance(GENERATED, request.doc, (context, arguments), request.idx)
 
@@ -168,7 +168,8 @@ def load(model: Path | str, precision: str) -> tuple[Any, Any]:
         )
     except (OSError, ValueError) as error:
         raise MidtrainError(f"{model}: no model can be loaded from here: {' '.join(str(error).split())[:300]}") from None
-    return network.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.nn.Module.to(network, device).eval(), tokenizer
 
 
 def _packs_agree(network: Any) -> bool:

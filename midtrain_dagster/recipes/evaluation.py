@@ -11,30 +11,44 @@ class Task(Settings):
     """One benchmark, where it is to be run other than by convention. Whatever is set here is named in the result."""
 
     name: str = Field(description="Name in the catalog: gsm8k, arc_easy, humaneval, …")
-    num_fewshot: int | None = Field(None, ge=0, description="Shots; None: the convention (METHODS of each benchmark).")
-    limit: int | None = Field(None, ge=1, description="First so many questions of each subtask; None: the evaluation's.")
-    generate: bool = Field(True, description="False: gold bits per byte alone, without generating answers (much cheaper).")
+    num_fewshot: int | None = Field(default=None, ge=0, description="Shots; None: the convention (METHODS of each benchmark).")
+    limit: int | None = Field(
+        default=None, ge=1, description="First so many questions of each subtask; None: the evaluation's."
+    )
+    generate: bool = Field(
+        default=True, description="False: gold bits per byte alone, without generating answers (much cheaper)."
+    )
 
 
 class Evaluation(Settings):
     """The evaluation of one checkpoint and its comparison with the base."""
 
-    tasks: tuple[Task, ...] = Field((), description="Benchmarks; empty: bits per byte of held-out documents alone.")
-    limit: int | None = Field(None, ge=1, description="First so many questions of each subtask; None: all.")
-    gold_bits: bool = Field(True, description="Also bits per byte of every gold answer: the signal that small models do have.")
-    bits_per_byte_domains: tuple[str, ...] = Field((), description="Domains of held-out documents to score; empty: all.")
-    window: int = Field(1024, ge=16, description="Tokens of context at most, in bits per byte of documents.")
-    general: tuple[str, ...] = Field(("general",), description="Benchmark domains whose scores must not fall.")
-    retention_tolerance: float = Field(0.02, ge=0, description="Fall of a general score, absolute, that is accepted.")
-    confidence: float = Field(0.95, gt=0, lt=1, description="Level of intervals and, after Holm's correction, of verdicts.")
-    bootstrap: int = Field(10_000, ge=100, description="Resamples of questions for intervals.")
-    precision: Literal["bfloat16", "float32", "float16"] = Field("bfloat16", description="Weights and activations.")
-    batch_size: int = Field(16, ge=1, description="Prompts generated from together.")
-    batch_tokens: int = Field(1024, ge=16, description="Tokens scored in one pass.")
-    max_gen_toks: int | None = Field(None, ge=1, description="Cap on generated tokens; None: each benchmark's own.")
-    repeats: int = Field(1, ge=1, description="Samples a code problem for pass@k; above 1 they are drawn at `temperature`.")
-    temperature: float = Field(0.2, gt=0, description="Of sampling, where repeats is above 1 (2107.03374 takes .2 for pass@1).")
-    parity_sample: int = Field(
-        8, ge=0, description="Requests scored again one by one, to catch numbers that move with the batch."
+    tasks: tuple[Task, ...] = Field(default=(), description="Benchmarks; empty: bits per byte of held-out documents alone.")
+    limit: int | None = Field(default=None, ge=1, description="First so many questions of each subtask; None: all.")
+    gold_bits: bool = Field(
+        default=True, description="Also bits per byte of every gold answer: the signal that small models do have."
     )
-    seed: int = Field(1234, description="Of few-shot sampling (1234 is lm-evaluation-harness's) and resampling.")
+    bits_per_byte_domains: tuple[str, ...] = Field(
+        default=(), description="Domains of held-out documents to score; empty: all."
+    )
+    window: int = Field(default=1024, ge=16, description="Tokens of context at most, in bits per byte of documents.")
+    general: tuple[str, ...] = Field(default=("general",), description="Benchmark domains whose scores must not fall.")
+    retention_tolerance: float = Field(default=0.02, ge=0, description="Fall of a general score, absolute, that is accepted.")
+    confidence: float = Field(
+        default=0.95, gt=0, lt=1, description="Level of intervals and, after Holm's correction, of verdicts."
+    )
+    bootstrap: int = Field(default=10_000, ge=100, description="Resamples of questions for intervals.")
+    precision: Literal["bfloat16", "float32", "float16"] = Field(default="bfloat16", description="Weights and activations.")
+    batch_size: int = Field(default=16, ge=1, description="Prompts generated from together.")
+    batch_tokens: int = Field(default=1024, ge=16, description="Tokens scored in one pass.")
+    max_gen_toks: int | None = Field(default=None, ge=1, description="Cap on generated tokens; None: each benchmark's own.")
+    repeats: int = Field(
+        default=1, ge=1, description="Samples a code problem for pass@k; above 1 they are drawn at `temperature`."
+    )
+    temperature: float = Field(
+        default=0.2, gt=0, description="Of sampling, where repeats is above 1 (2107.03374 takes .2 for pass@1)."
+    )
+    parity_sample: int = Field(
+        default=8, ge=0, description="Requests scored again one by one, to catch numbers that move with the batch."
+    )
+    seed: int = Field(default=1234, description="Of few-shot sampling (1234 is lm-evaluation-harness's) and resampling.")
