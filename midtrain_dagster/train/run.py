@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,8 @@ def run(plan: TrainingPlan, emit: Callable[[str], None]) -> dict[str, Any]:
     `emit` takes lines for people, at most one a second. Raises Interrupted after a signal, MidtrainError when a guard found the
     run broken (its model is not written) or the inputs do not fit together.
     """
+    if plan.soup_seeds:
+        return run_soup(plan, emit)
     prepare_environment(plan)
     from midtrain_dagster.train.ranks import Ranks
 
@@ -72,6 +74,26 @@ def run(plan: TrainingPlan, emit: Callable[[str], None]) -> dict[str, Any]:
             return _train(plan, ranks, mark, emit if ranks.rank == 0 else lambda line: None, stop)
     finally:
         ranks.leave()
+
+
+def run_soup(plan: TrainingPlan, emit: Callable[[str], None]) -> dict[str, Any]:
+    """One run for each seed in OUT/seed-N, each resumable, and the mean of their weights in OUT/model.
+
+    The summary is the last run's, with the soup's digest, all steps' tokens, and each run's summary under `runs`. Validation
+    losses are those of the runs, not of the soup: evaluation measures that.
+    """
+    from midtrain_dagster.train.soup import soup
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise MidtrainError("soup_seeds: run the seeds one by one under torchrun, then average them with train.soup.soup")
+    out = Path(plan.out)
+    runs = [run(replace(plan, soup_seeds=(), order_seed=seed, out=str(out / f"seed-{seed}")), emit) for seed in plan.soup_seeds]
+    digest = soup([Path(one["model"]) for one in runs], out / "model")
+    totals = {name: sum(one[name] for one in runs) for name in ("steps", "tokens", "seconds")}
+    mark = blake2b("".join(one["fingerprint"] for one in runs).encode(), digest_size=16).hexdigest()
+    summary = {**runs[-1], **totals, "weights_digest": digest, "model": str(out / "model"), "fingerprint": mark, "runs": runs}
+    (out / "training.json").write_text(json.dumps(summary, indent=2))
+    return summary
 
 
 def prepare_environment(plan: TrainingPlan) -> None:

@@ -146,3 +146,36 @@ def test_pickles_and_empty_directories_are_refused(sequences: Sequences, tmp_pat
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
     with pytest.raises(MidtrainError, match="pickles"):
         run(plan_for(folder, sequences, tmp_path / "out"), quiet)
+
+
+def test_seeds_are_averaged(model_dir: Path, sequences: Sequences, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    summary = run(plan_for(model_dir, sequences, tmp_path, soup_seeds=(1, 2), steps=3), quiet)
+    one, two, mean = (load_file(tmp_path / p / "model.safetensors") for p in ("seed-1/model", "seed-2/model", "model"))
+    assert len(summary["runs"]) == 2
+    assert curve(tmp_path / "seed-1") != curve(tmp_path / "seed-2")
+    for name, tensor in mean.items():
+        assert torch.allclose(tensor, (one[name] + two[name]) / 2, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_with_one(model_dir: Path, sequences: Sequences, validation: Sequences, tmp_path: Path) -> None:
+    """FSDP2 over gloo: the same curve within the error of another order of summation."""
+    import os
+    import subprocess
+    import sys
+
+    plan = plan_for(model_dir, sequences, tmp_path / "two", micro_batch=1, validation={"general": str(validation.path)})
+    plan.write(tmp_path / "plan.json")
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "midtrain_dagster.train.run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command, str(tmp_path / "plan.json")], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run(replace(plan, out=str(tmp_path / "one")), quiet)
+    two, one = curve(tmp_path / "two"), curve(tmp_path / "one")
+    assert [r["loss"] for r in two] == pytest.approx([r["loss"] for r in one], rel=1e-4)
+    assert [r["grad_norm"] for r in two] == pytest.approx([r["grad_norm"] for r in one], rel=1e-3)
+    assert json.loads(done.stdout.splitlines()[-1])["ranks"] == 2
