@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -16,6 +17,8 @@ from lm_eval.tasks import TaskManager
 from midtrain_dagster.evaluate.catalog import CATALOG
 from midtrain_dagster.evaluate.harness import build
 from midtrain_dagster.evaluate.language_model import LanguageModel
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def measure(lm: Any, name: str, data: Path, limit: int) -> tuple[dict[str, float], float]:
@@ -46,7 +49,9 @@ def main() -> None:
     arguments = parser.parse_args()
     backends = {
         "midtrain": LanguageModel(arguments.model, precision=arguments.precision, batch_size=arguments.batch_size),
-        "lm-evaluation-harness": HFLM(pretrained=arguments.model, dtype=arguments.precision, batch_size=arguments.batch_size),
+        "lm-evaluation-harness": HFLM(
+            pretrained=arguments.model, dtype=arguments.precision, batch_size=arguments.batch_size, device=DEVICE
+        ),
     }
     for name in arguments.tasks.split(","):
         row: dict[str, Any] = {"benchmark": name, "limit": arguments.limit, "precision": arguments.precision}

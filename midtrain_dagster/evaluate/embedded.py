@@ -73,17 +73,18 @@ def reasoning_rows(seed: int, n: int, tasks: Sequence[str] = REASONING_GYM) -> l
     _installed("reasoning_gym", "reasoning-gym")
     import reasoning_gym
 
-    return [
+    made = {task: list(reasoning_gym.create_dataset(task, seed=seed, size=n)) for task in tasks}
+    return [  # in turn, so that the first rows are of every task
         {
             "task": task,
             "seed": seed,
             "size": n,
             "index": index,
-            "question": entry["question"],
-            "answer": str(entry["answer"]),
+            "question": made[task][index]["question"],
+            "answer": str(made[task][index]["answer"]),
         }
+        for index in range(n)
         for task in tasks
-        for index, entry in enumerate(reasoning_gym.create_dataset(task, seed=seed, size=n))
     ]
 
 
