@@ -139,13 +139,13 @@ def _check(chosen: Form, points: Points, losses: np.ndarray) -> None:
 def _groups(chosen: Form, points: Points) -> list[tuple[float | None, float | None, np.ndarray]]:
     if not chosen.local:
         return [(None, None, np.arange(len(points)))]
-    sizes = points.size if points.has("size") else np.full(len(points), np.nan)
-    tokens = points.tokens if points.has("tokens") else np.full(len(points), np.nan)
+    sizes = points.size if points.has("size") else np.full(len(points), -1.0)
+    tokens = points.tokens if points.has("tokens") else np.full(len(points), -1.0)
     keys = np.stack([sizes, tokens], axis=1)
     groups = []
     for key in np.unique(keys, axis=0):
-        rows = np.flatnonzero(((keys == key) | (np.isnan(keys) & np.isnan(key))).all(axis=1))
-        size, count = (None if np.isnan(v) else float(v) for v in key)
+        rows = np.flatnonzero((keys == key).all(axis=1))
+        size, count = (None if v < 0 else float(v) for v in key)
         groups.append((count, size, rows))
     return groups
 
