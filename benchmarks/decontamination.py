@@ -4,7 +4,7 @@
 
 `--corpus` is clean text (JSONL or Parquet with `id` and `text`, or a directory of .txt, .md, .rst, .py files); `--near` question
 sets whose rows resemble the questions and are not them (GSM8K train against GSM8K test); `--rephrased` files of rewritten
-questions (`text` rows). Kinds are planted by `planting.py`-like rules below, seeded; every planted document is labelled.
+questions (`text` rows). The kinds are planted by the functions below, seeded; every planted document is labelled.
 """
 
 import argparse

@@ -39,9 +39,9 @@ def _run(
 ) -> None:
     from midtrain_dagster import files
     from midtrain_dagster.commands import console
-    from midtrain_dagster.decontaminate.decide import decide
+    from midtrain_dagster.decontaminate.decide import DECISIONS_SCHEMA, decide
     from midtrain_dagster.decontaminate.index import build
-    from midtrain_dagster.decontaminate.match import match
+    from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match
     from midtrain_dagster.decontaminate.questions import read_questions
     from midtrain_dagster.documents import REJECTED_SCHEMA
     from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
@@ -59,7 +59,8 @@ def _run(
         files.ParquetSink(out / "decisions.parquet") as decided,
         files.ParquetSink(out / "rejected_records.parquet") as rejected,
     ):
-        rejected.write(_empty(REJECTED_SCHEMA))
+        for sink, schema in ((matched, MATCHES_SCHEMA), (decided, DECISIONS_SCHEMA), (rejected, REJECTED_SCHEMA)):
+            sink.write(_empty(schema))
         for batch in files.read(sources):
             found = match(batch.documents, index, encoder=encoder, progress=progress)
             decisions = decide(found, settings, batch.documents["id"])
