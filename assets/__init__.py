@@ -60,7 +60,7 @@ def graph(
         *mix.assets(recipes),
         *train.assets(project, recipes),
         *evaluate.assets(project, recipes, rows),
-        *audit.assets(project, recipes),
+        *audit.assets(recipes),
     ]
     checks = [
         *decontaminate.checks(recipes),

@@ -64,7 +64,7 @@ def benchmark_questions(project: Project, deps: list[dg.AssetKey]) -> dg.AssetsD
 def questions_of(benchmark: Benchmark, root: Path) -> pl.DataFrame:
     """A benchmark's rows from its files, or from the hub."""
     if benchmark.path is not None:
-        return read_questions([(benchmark.name, root / benchmark.path)], benchmark.mapping or None)
+        return read_questions([root / benchmark.path], benchmark.mapping or None)
     from datasets import load_dataset
 
     from midtrain_dagster.decontaminate.questions import of_rows
@@ -170,7 +170,7 @@ def contamination_report(project: Project, settings: Decontamination) -> dg.Asse
             inputs={"table": fingerprint(table.to_dicts())},
             reads={MATCHES: lake.tables.version(MATCHES), QUESTIONS: lake.tables.version(QUESTIONS)},
             source=None,
-            work=lambda: (table, {}),
+            work=lambda: (table.with_columns(source=pl.lit("all")), {}),
         )
         more = {"by benchmark and source": markdown(table, 60), "strongest evidence": strongest(lake, number=12)}
         return of_table(context, lake.tables, "contamination_report", reported, more)
@@ -181,13 +181,11 @@ def contamination_report(project: Project, settings: Decontamination) -> dg.Asse
 def touched(questions: pl.DataFrame, matches: pl.DataFrame, threshold: float) -> pl.DataFrame:
     """One row a benchmark and source: questions there are, questions touched at the threshold, documents that touch them."""
     there = questions.group_by("benchmark").agg(questions=pl.len())
-    hits = matches.filter(pl.col("score") >= threshold).group_by("benchmark", "source")
+    hits = matches.filter(pl.col("score") >= threshold).rename({"source": "found_in"}).group_by("benchmark", "found_in")
     found = hits.agg(
         questions_touched=pl.col("question_id").n_unique(), documents=pl.col("id").n_unique(), best_score=pl.col("score").max()
     )
-    return (
-        there.join(found, on="benchmark", how="left").with_columns(pl.col("source").fill_null("-")).sort("benchmark", "source")
-    )
+    return there.join(found, on="benchmark", how="left").sort("benchmark", "found_in")
 
 
 def assets(project: Project, recipes: list[Recipe], deps: list[dg.AssetKey]) -> list[dg.AssetsDefinition]:

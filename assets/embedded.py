@@ -43,7 +43,7 @@ def website(settings: Embedded) -> dg.AssetsDefinition:
             counts = render_site(settings.packages, out / "website.warc.gz")
             return content_digest(out), {**counts, "packages": versions}
 
-        artifact, made = lake.artifacts.build("embedded/website", fingerprint(code_version("collect"), versions), make)
+        artifact, made = lake.artifacts.build("embedded/website", fingerprint(code_version("collect"), versions), make, {})
         publish(artifact.path / "website.warc.gz", lake.root / settings.website)
         return of_artifact(context, artifact, made)
 
@@ -88,7 +88,7 @@ def benchmarks(settings: Embedded) -> dg.AssetsDefinition:
             written = write_embedded(out / "rows", settings.seed, settings.questions)
             return content_digest(out / "rows"), {"benchmarks": sorted(written)}
 
-        artifact, made = lake.artifacts.build("embedded/benchmarks", mark, make)
+        artifact, made = lake.artifacts.build("embedded/benchmarks", mark, make, {})
         publish(artifact.path / "rows", lake.root / settings.benchmarks)
         return of_artifact(context, artifact, made)
 
@@ -115,7 +115,7 @@ def leaks(settings: Embedded) -> dg.AssetsDefinition:
             written = write_leaks(read_questions([rows.path / "rows"]), out / "leaks.jsonl", settings.planted)
             return content_digest(out), {"posts": written}
 
-        artifact, made = lake.artifacts.build("embedded/leaks", mark, make)
+        artifact, made = lake.artifacts.build("embedded/leaks", mark, make, {"embedded/benchmarks": rows.fingerprint})
         publish(artifact.path / "leaks.jsonl", lake.root / settings.leaks)
         return of_artifact(context, artifact, made)
 

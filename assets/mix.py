@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, plot, progress
+from assets.reading import documents_of, selection_digest
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.code import code_version
 from midtrain_dagster.documents import text_hash
@@ -22,7 +23,6 @@ from midtrain_dagster.tables import digest
 from resources.lake import Lake
 
 GROUP = "mix"
-HELD_OUT = "held out"
 POOL = "tokens"  # one writer at a time to the store of tokens
 
 
@@ -31,23 +31,6 @@ def store_of(lake: Lake, base: Artifact, packing: Packing) -> TokenStore:
     tokenizer = base.path / "model"
     name = fingerprint(text_hash((tokenizer / "tokenizer.json").read_text()), packing.parse_special_tokens)
     return TokenStore(lake.cache_path("tokens") / name, load_tokenizer(tokenizer), packing.parse_special_tokens)
-
-
-def documents_of(lake: Lake, recipe: str, kept: bool) -> pl.LazyFrame:
-    """A recipe's documents with their text: those it trains on, or those it holds out."""
-    chosen = lake.tables.scan(f"selected_documents/{recipe}")
-    chosen = chosen.filter(pl.col("kept")) if kept else chosen.filter(pl.col("reason") == HELD_OUT)
-    columns = ["id", "text_hash", "text", "source", "domain", "format", "language", "license", "metadata"]
-    texts = lake.tables.scan("clean_documents").select(columns)
-    return chosen.select("id", "text_hash", "repetitions").join(texts, on=["id", "text_hash"], how="inner").sort("id")
-
-
-def selection_digest(lake: Lake, recipe: str) -> str:
-    """Data version of a recipe's selection."""
-    record = lake.tables.record(f"selected_documents/{recipe}", f"selected_documents/{recipe}")
-    if record is None:
-        raise MidtrainError(f"selected_documents/{recipe} has not been made yet; materialize it first")
-    return record.digest
 
 
 def mixed(recipe: Recipe) -> dg.AssetsDefinition:
@@ -89,7 +72,15 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
                 "components": table["component"].n_unique(),
             }
 
-        artifact, made = lake.artifacts.build(f"mixture/{recipe.name}", mark, make)
+        artifact, made = lake.artifacts.build(
+            f"mixture/{recipe.name}",
+            mark,
+            make,
+            {
+                f"selected_documents/{recipe.name}": lake.tables.version(f"selected_documents/{recipe.name}"),
+                f"base_checkpoint/{recipe.name}": base.fingerprint,
+            },
+        )
         from midtrain_dagster.mix.plots import shares
 
         table = pl.read_parquet(artifact.path / "mixture.parquet")
@@ -137,7 +128,12 @@ def packed(recipe: Recipe) -> dg.AssetsDefinition:
                 "validation sequences": sets,
             }
 
-        artifact, made = lake.artifacts.build(f"packed_sequences/{recipe.name}", mark, make)
+        artifact, made = lake.artifacts.build(
+            f"packed_sequences/{recipe.name}",
+            mark,
+            make,
+            {f"mixture/{recipe.name}": chosen.fingerprint, f"base_checkpoint/{recipe.name}": base.fingerprint},
+        )
         filled = pl.read_parquet(artifact.path / "components.parquet")
         left = pl.read_parquet(artifact.path / "left.parquet")
         return of_artifact(

@@ -94,6 +94,11 @@ def png(figure: Any, dpi: int = 80) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def picture(data: bytes) -> dg.MetadataValue:
+    """A finished PNG as Markdown."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(data).decode()})")
+
+
 def markdown(frame: pl.DataFrame, rows: int = 20) -> dg.MetadataValue:
     """The first rows of a frame as a Markdown table, long texts cut."""
 

@@ -52,10 +52,11 @@ def trained(rater: FastTextRater, project: Project) -> dg.AssetsDefinition:
                 "held-out examples": model.held_out.examples,
                 "average precision": model.held_out.average_precision,
                 "expected calibration error": model.held_out.expected_calibration_error,
-                "read": {"clean_documents": lake.tables.version("clean_documents")},
             }
 
-        artifact, made = lake.artifacts.build(f"rater/{rater.name}", mark, make)
+        artifact, made = lake.artifacts.build(
+            f"rater/{rater.name}", mark, make, {"clean_documents": lake.tables.version("clean_documents")}
+        )
         return of_artifact(context, artifact, made, {"precision and recall": plot(curve(artifact.path))})
 
     return asset

@@ -5,6 +5,7 @@ import duckdb
 import polars as pl
 
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, plot
+from assets.reading import HELD_OUT
 from midtrain_dagster.clean.rules import RULESETS
 from midtrain_dagster.code import code_version
 from midtrain_dagster.project.project import Project
@@ -18,7 +19,6 @@ from resources.lake import Lake
 
 GROUP = "select"
 TABLE = "selected_documents"
-HELD_OUT = "held out"
 ATTRIBUTES = ("quality_signals", "sensitive_spans", "duplicate_clusters", "document_ratings", "contamination_matches")
 
 

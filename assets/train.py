@@ -51,7 +51,8 @@ def base_checkpoint(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             about = import_base(recipe.base, out / "model", root=lake.root, texts=texts, seed=recipe.seed)
             return about["digest"], about
 
-        artifact, made = lake.artifacts.build(f"base_checkpoint/{recipe.name}", mark, make)
+        read = {"clean_documents": lake.tables.version("clean_documents")} if scratch else {}
+        artifact, made = lake.artifacts.build(f"base_checkpoint/{recipe.name}", mark, make, read)
         return of_artifact(context, artifact, made)
 
     return asset
@@ -100,13 +101,18 @@ def midtrained_checkpoint(recipe: Recipe) -> dg.AssetsDefinition:
             plan.write(out / "plan.json")
             gpu.launch(context, out / "plan.json")
             summary = json.loads((out / "training.json").read_text())
-            return summary["weights_digest"], {**summary, "sequences": sequences.fingerprint, "base": base.fingerprint}
+            return summary["weights_digest"], summary
 
-        artifact, made = lake.artifacts.build(f"midtrained_checkpoint/{recipe.name}", mark, make)
-        from midtrain_dagster.train.plots import loss_and_learning_rate
+        artifact, made = lake.artifacts.build(
+            f"midtrained_checkpoint/{recipe.name}",
+            mark,
+            make,
+            {f"base_checkpoint/{recipe.name}": base.fingerprint, f"packed_sequences/{recipe.name}": sequences.fingerprint},
+        )
+        from midtrain_dagster.train.plots import loss_and_rate
 
-        steps = pl.read_ndjson(artifact.path / "steps.jsonl", infer_schema_length=None)
-        return of_artifact(context, artifact, made, {"loss and learning rate": plot(loss_and_learning_rate(steps))})
+        steps = pl.read_ndjson(artifact.path / "steps.jsonl", infer_schema_length=None).to_dicts()
+        return of_artifact(context, artifact, made, {"loss and learning rate": plot(loss_and_rate(steps, artifact.about["validations"]))})
 
     return asset
 

@@ -6,12 +6,14 @@ run leaves behind and the next one goes on with. `<root>/<name>/current` names t
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from midtrain_dagster.errors import MidtrainError
+
+RECORD = "artifact.json"
 
 
 class Artifact(NamedTuple):
@@ -19,8 +21,10 @@ class Artifact(NamedTuple):
 
     path: Path
     fingerprint: str
-    digest: str  # of the content
-    about: dict[str, Any]  # counts, metrics, inputs
+    digest: str  # of the content: the data version
+    about: dict[str, Any]  # counts, metrics
+    inputs: dict[str, str | int]  # artifact → fingerprint, table → version
+    files: str  # digest of every byte below the directory, to verify it by
 
 
 class Artifacts:
@@ -32,11 +36,11 @@ class Artifacts:
     def get(self, name: str, fingerprint: str) -> Artifact | None:
         """The artifact with this fingerprint, or None."""
         path = self.root / name / fingerprint
-        record = path / "artifact.json"
+        record = path / RECORD
         if not record.exists():
             return None
         values = json.loads(record.read_text())
-        return Artifact(path, fingerprint, values["digest"], values["about"])
+        return Artifact(path, fingerprint, values["digest"], values["about"], values["inputs"], values["files"])
 
     def current(self, name: str) -> Artifact:
         """The newest artifact of a name; MidtrainError where there is none."""
@@ -52,11 +56,18 @@ class Artifacts:
         found = (self.get(name, p.name) for p in sorted(folder.iterdir()) if p.is_dir()) if folder.is_dir() else ()
         return [artifact for artifact in found if artifact is not None]
 
-    def build(self, name: str, fingerprint: str, make: Callable[[Path], tuple[str, dict[str, Any]]]) -> tuple[Artifact, bool]:
+    def build(
+        self,
+        name: str,
+        fingerprint: str,
+        make: Callable[[Path], tuple[str, dict[str, Any]]],
+        inputs: Mapping[str, str | int],
+    ) -> tuple[Artifact, bool]:
         """The artifact, made if it is not there; and whether it had to be made.
 
         `make` gets the partial directory (with what a killed run left in it) and returns the content's digest and whatever
-        is to be remembered. The directory gets its name in one rename.
+        is to be remembered. `inputs` are what it is made from: artifacts by fingerprint, tables by version. The directory
+        gets its name in one rename.
         """
         found = self.get(name, fingerprint)
         made = found is None
@@ -65,9 +76,11 @@ class Artifacts:
             partial = folder / f".partial-{fingerprint}"
             partial.mkdir(parents=True, exist_ok=True)
             digest, about = make(partial)
-            (partial / "artifact.json").write_text(json.dumps({"digest": digest, "about": about}, indent=2, sort_keys=True))
+            record = {"digest": digest, "about": about, "inputs": dict(inputs), "files": content_digest(partial)}
+            (partial / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
             os.replace(partial, folder / fingerprint)
-            found = Artifact(folder / fingerprint, fingerprint, digest, json.loads(json.dumps(about)))
+            found = self.get(name, fingerprint)
+            assert found is not None
         self._point(name, fingerprint)
         return found, made
 
@@ -80,9 +93,9 @@ class Artifacts:
 
 
 def content_digest(folder: Path) -> str:
-    """Digest of all files below a folder, names included, 32 hex digits."""
+    """Digest of all files below a folder but its record, names included, 32 hex digits."""
     total = blake2b(digest_size=16)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / RECORD):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:
             while block := file.read(1 << 22):

@@ -8,6 +8,9 @@ import typer
 from midtrain_dagster.errors import MidtrainError
 
 COMMANDS = (
+    "run",
+    "recipes",
+    "audit",
     "collect",
     "clean",
     "deduplicate",

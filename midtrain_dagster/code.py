@@ -9,6 +9,8 @@ from typing import Any
 
 # What every stage stands on; a change here is a change of all of them.
 FOUNDATION = ("documents", "sequences")
+# How a result is drawn or asked for on the command line does not change it.
+NOT_OF_THE_RESULT = {"__pycache__", "plots.py", "command.py"}
 
 
 @cache
@@ -31,7 +33,7 @@ def _members(name: str) -> list[tuple[str, Path]]:
     single = root / f"{name}.py"
     if single.exists():
         return [(f"midtrain_dagster.{name}", single)]
-    files = sorted(p for p in (root / name).rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    files = sorted(p for p in (root / name).rglob("*") if p.is_file() and not NOT_OF_THE_RESULT & {*p.parts, p.name})
     return [(".".join(("midtrain_dagster", *p.relative_to(root).with_suffix("").parts)), p) for p in files]
 
 

@@ -8,7 +8,7 @@ Anyone can read the tables: DuckDB through `relation`, Polars through `scan`, bo
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +109,15 @@ class Tables:
                         return Record(**record)
         return None
 
+    def records(self, name: str, version: int | None = None) -> list[Record]:
+        """The record of each asset that a table holds at a version, sorted by asset."""
+        newest: dict[str, Record] = {}
+        for entry in self.open(name).history():
+            if "midtrain" in entry and (version is None or entry["version"] <= version):
+                record = Record(**json.loads(entry["midtrain"]))
+                newest.setdefault(record.asset, record)
+        return [newest[asset] for asset in sorted(newest)]
+
     def changes(self, name: str, source: str, since: int | None) -> Changes:
         """Rows of a source that are new since a version (all of them for None), and ids that went.
 
@@ -196,6 +205,3 @@ def add(first: str, second: str, sign: int = 1) -> str:
     """Digest of two disjoint tables together, or with sign -1 of what remains when `second` is taken away."""
     halves = [(int(a, 16) + sign * int(b, 16)) % (1 << 64) for a, b in ((first[:16], second[:16]), (first[16:], second[16:]))]
     return f"{halves[0]:016x}{halves[1]:016x}"
-
-
-Work = Callable[[pl.DataFrame], dict[str, pl.DataFrame]]

@@ -2,9 +2,19 @@
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from midtrain_dagster.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def terminal() -> "Console":
+    """Rich output for people, on standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def say(line: str) -> None:

@@ -19,7 +19,7 @@ class Gathered:
     left: pl.DataFrame  # the funnel: source, rule, kept, documents, characters
     mixture: pl.DataFrame  # stage, component, share, budgeted, packed
     unpacked: pl.DataFrame  # component, reason, documents, tokens
-    steps: pl.DataFrame  # a row a training step
+    loss_plot: str  # loss and learning rate over steps, PNG in base64
     training: dict[str, Any]  # summary of the training
     base_bits: pl.DataFrame  # bits per byte of each held-out document, base
     mid_bits: pl.DataFrame  # and mid-trained
@@ -93,8 +93,6 @@ def render(gathered: Gathered) -> str:
     """The report as HTML with its pictures inside."""
     import jinja2
 
-    from midtrain_dagster.train.plots import loss_and_learning_rate
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("midtrain_dagster.evaluate", "templates"),
         autoescape=True,
@@ -110,7 +108,7 @@ def render(gathered: Gathered) -> str:
         funnel=_funnel(gathered.left),
         bits_plot=_embedded(bits_plot(gathered.base_domains, gathered.mid_domains)),
         score_plot=_embedded(score_plot(gathered.comparison)) if len(gathered.comparison) else None,
-        loss_plot=_figure(loss_and_learning_rate(gathered.steps)),
+        loss_plot=f"data:image/png;base64,{gathered.loss_plot}",
         confidence=f"{gathered.recipe.evaluation.confidence:.0%}",
     )
 
@@ -143,14 +141,6 @@ def _funnel(left: pl.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _figure(figure: Any) -> str:
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    return _embedded(buffer.getvalue())
 
 
 def _embedded(png: bytes) -> str:

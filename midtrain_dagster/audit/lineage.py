@@ -1,0 +1,107 @@
+"""Where a checkpoint came from: the tree of everything that it was made from, down to the sources."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from midtrain_dagster.artifacts import Artifacts, content_digest
+from midtrain_dagster.tables import Record, Tables, digest
+
+
+class Node(NamedTuple):
+    """One asset at one version, and what it was made from."""
+
+    name: str  # of the asset
+    table: str | None  # where its rows are; None for an artifact
+    version: str  # fingerprint of an artifact; version of the table
+    digest: str  # of the content
+    about: dict[str, Any]
+    inputs: tuple["Node", ...]
+
+
+def tree(tables: Tables, artifacts: Artifacts, name: str, fingerprint: str | None = None) -> Node:
+    """The lineage of an artifact (`midtrained_checkpoint/demo`), the newest one unless a fingerprint names another.
+
+    Raises MidtrainError where it has not been made.
+    """
+    found = artifacts.current(name) if fingerprint is None else artifacts.get(name, fingerprint)
+    if found is None:
+        return Node(name, None, str(fingerprint), "", {"missing": "it is no longer kept"}, ())
+    inputs = []
+    for read, version in sorted(found.inputs.items()):
+        if isinstance(version, int):
+            inputs += table_nodes(tables, read, version)
+        else:
+            inputs.append(tree(tables, artifacts, read, version))
+    return Node(name, None, found.fingerprint, found.digest, found.about, tuple(inputs))
+
+
+def table_nodes(tables: Tables, name: str, version: int) -> list[Node]:
+    """A node for each asset that has rows in a table at a version."""
+    return [_table_node(tables, name, version, record) for record in tables.records(name, version)]
+
+
+def _table_node(tables: Tables, name: str, version: int, record: Record) -> Node:
+    source = source_of(record.asset, name)
+    inputs = [
+        node
+        for read, at in sorted(record.reads.items())
+        for node in table_nodes(tables, read, at)
+        if source is None or source_of(node.name, read) in (None, source)
+    ]
+    about = {"rows": record.rows, **record.about}
+    if name == "raw_documents" and source is not None:
+        about |= collected(tables, source, version)
+    return Node(record.asset, name, str(version), record.digest, about, tuple(inputs))
+
+
+def collected(tables: Tables, source: str, version: int) -> dict[str, Any]:
+    """When a source was retrieved and under which licences."""
+    rows = tables.scan("raw_documents", source, version)
+    times = rows.select(first=pl.col("collected").min(), last=pl.col("collected").max()).collect().row(0)
+    licences = rows.group_by("license").len().sort("len", "license", descending=[True, False]).collect()
+    return {
+        "retrieved": [str(time) for time in times],
+        "licences": {str(licence or "not stated"): count for licence, count in licences.iter_rows()},
+    }
+
+
+def lines(node: Node, depth: int = 0) -> Iterator[str]:
+    """The tree as indented lines for people."""
+    told = [
+        f"{key}: {value}" for key, value in node.about.items() if key in ("rows", "retrieved", "licences", "tokens", "steps")
+    ]
+    yield "  " * depth + f"{node.name}  @{node.version}  {node.digest[:12]}" + (f"  ({'; '.join(told)})" if told else "")
+    for child in node.inputs:
+        yield from lines(child, depth + 1)
+
+
+def values(node: Node) -> dict[str, Any]:
+    """The tree as JSON values."""
+    return {**node._asdict(), "inputs": [values(child) for child in node.inputs]}
+
+
+def verify(node: Node, tables: Tables, artifacts: Artifacts) -> list[str]:
+    """Recompute every digest of the tree from what is stored now; returns what differs, one line each."""
+    wrong = [problem for child in node.inputs for problem in verify(child, tables, artifacts)]
+    if "missing" in node.about:
+        return [*wrong, f"{node.name}@{node.version}: {node.about['missing']}"]
+    if node.table is not None:
+        return wrong + _verify_rows(node, node.table, tables)
+    found = artifacts.get(node.name, node.version)
+    assert found is not None
+    if content_digest(found.path) != found.files:
+        wrong.append(f"{node.name}@{node.version}: files have changed since they were written")
+    return wrong
+
+
+def _verify_rows(node: Node, table: str, tables: Tables) -> list[str]:
+    rows = tables.read(table, source_of(node.name, table), int(node.version))
+    now = digest(rows)
+    return [] if now == node.digest else [f"{node.name}@{node.version}: rows have digest {now}, recorded {node.digest}"]
+
+
+def source_of(asset: str, table: str) -> str | None:
+    """The source whose rows an asset owns in a table; None where the whole table is its own."""
+    return None if asset == table else asset.rpartition("/")[2]

@@ -1,0 +1,44 @@
+"""`midtrain recipes list | show | check`."""
+
+import typer
+
+from midtrain_dagster.commands import console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    group = typer.Typer(help="The named recipes, and checking one's own.", no_args_is_help=True)
+    group.command("list")(listed)
+    group.command("show")(show)
+    group.command("check")(check)
+    app.add_typer(group, name="recipes")
+
+
+def listed() -> None:
+    """The recipes that come with the project."""
+    from rich.table import Table
+
+    from midtrain_dagster.recipes import recipe as recipes
+
+    found = [recipes.load(name) for name in recipes.names()]
+    table = Table("recipe", "objectives", "what it is")
+    for recipe in found:
+        table.add_row(recipe.name, ", ".join(recipe.goal.objectives), recipe.description)
+    console.terminal().print(table)
+    console.result({"recipes": [recipe.name for recipe in found]})
+
+
+def show(name: str = typer.Argument(help="Name of a recipe, or the path of its YAML file.")) -> None:
+    """A recipe with every default filled in, as JSON."""
+    from midtrain_dagster.recipes import recipe as recipes
+
+    console.result(recipes.load(name).model_dump(mode="json"))
+
+
+def check(name: str = typer.Argument(help="Name of a recipe, or the path of its YAML file.")) -> None:
+    """Whether a recipe can be read: every key known, every value in its bounds."""
+    from midtrain_dagster.recipes import recipe as recipes
+
+    found = recipes.load(name)
+    console.say(f"{found.name}: a recipe without mistakes")
+    console.result({"recipe": found.name, "valid": True})
