@@ -21,7 +21,6 @@ HOT_POSTINGS = 256  # an n-gram in more units than this cannot seed a match
 POSTINGS_SHARE = 120  # a word in more than one chunk in so many (and in 50) has no postings: it would cost more than it tells
 PRIOR_QUESTIONS, PRIOR_FUNCTION_WORD = 2000, 500  # so that weights mean the same for 10 questions and for 20,000
 SHORT_STEM = 24  # words; a shorter question is also looked for together with its options
-MIN_WORDS = 3  # shorter questions are no evidence by themselves and are not looked for
 FUNCTION_WORDS = (
     "a about after all also an and any are as at be because been before between both but by can could did do does "
     "each for from had has have he her his how i if in into is it its may more most no not of on one only or other "
