@@ -100,7 +100,28 @@ def main() -> None:
     arguments.add_argument("--concurrency", type=int, default=64)
     arguments.add_argument("--seconds", type=float, default=0.2)
     chosen = arguments.parse_args()
-    words = ["the", "river", "flows", "past", "many", "towns", "and", "fields", "until", "it", "comes", "to", "the", "sea", "where", "boats", "wait", "for", "the", "wind"]
+    words = [
+        "the",
+        "river",
+        "flows",
+        "past",
+        "many",
+        "towns",
+        "and",
+        "fields",
+        "until",
+        "it",
+        "comes",
+        "to",
+        "the",
+        "sea",
+        "where",
+        "boats",
+        "wait",
+        "for",
+        "the",
+        "wind",
+    ]
     texts = [" ".join([f"Part {i}.", *words, *words]) for i in range(chosen.requests)]
 
     with Endpoint(chosen.seconds) as port:
