@@ -9,9 +9,12 @@ from midtrain_dagster.collect import (
     books,
     code,
     columns,
+    common_crawl,
+    crawl,
     docstrings,
     html,
     instruction,
+    multimodal,
     package_metadata,
     places,
     rows,
@@ -20,9 +23,10 @@ from midtrain_dagster.collect import (
     warc,
     wikipedia,
 )
+from midtrain_dagster.collect.network import Network
 from midtrain_dagster.collect.parallel import ordered_map
 from midtrain_dagster.collect.records import Items, Record, Rejected
-from midtrain_dagster.project.sources import Code, Docstrings, PackageMetadata, Source, Text, Warc
+from midtrain_dagster.project.sources import Code, CommonCrawl, Crawl, Docstrings, PackageMetadata, Source, Text, Warc
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "warc": warc.SUFFIXES,
@@ -34,13 +38,15 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "wikipedia": wikipedia.SUFFIXES,
     "stackexchange": stackexchange.SUFFIXES,
     "instruction": rows.JSON_SUFFIXES + rows.PARQUET_SUFFIXES + rows.ARROW_SUFFIXES,
+    "multimodal": rows.JSON_SUFFIXES + rows.PARQUET_SUFFIXES + rows.ARROW_SUFFIXES + warc.SUFFIXES,
+    "common_crawl": common_crawl.SUFFIXES,
     "epub": (".epub",),
     "pdf": (".pdf",),
 }
 
 
 def paths(source: Source, root: Path) -> list[Path]:
-    """The files behind a source, sorted. Raises MidtrainError for a location that does not exist."""
+    """The files behind a source, sorted; none for one on the network. Raises MidtrainError for a location that does not exist."""
     if isinstance(source, Code):
         directory = places.directory(source.location, root)
         return [path for path, _ in code.walk(directory, source) if path.is_file()]
@@ -49,6 +55,8 @@ def paths(source: Source, root: Path) -> list[Path]:
         return [path for package in source.packages for path in docstrings.modules(directory, package)]
     if isinstance(source, PackageMetadata):
         return sorted(places.directory(source.location, root).glob("*.dist-info/METADATA"))
+    if isinstance(source, Crawl) or source.location.startswith(("http://", "https://")):
+        return []
     return places.files(source.location, root, SUFFIXES[source.kind])
 
 
@@ -60,6 +68,10 @@ def read(source: Source, root: Path, workers: int = 1) -> Items:
         return docstrings.read(places.directory(source.location, root), source.packages, source.max_record_bytes)
     if isinstance(source, PackageMetadata):
         return package_metadata.read(places.directory(source.location, root), source)
+    if isinstance(source, Crawl | CommonCrawl):
+        network = Network(source.agent, source.allow_private, source.seconds)
+        fetched = crawl.pages(source, network) if isinstance(source, Crawl) else common_crawl.pages(source, root, network)
+        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), fetched, workers)
     base = places.base(source.location, root)
     named = [(path, places.relative(path, base)) for path in paths(source, root)]
     if isinstance(source, Text):
@@ -118,6 +130,10 @@ def _stackexchange(source: Any) -> Callable[[Path, str], Items]:
     return partial(stackexchange.read, source=source)
 
 
+def _multimodal(source: Any) -> Callable[[Path, str], Items]:
+    return partial(multimodal.read, source=source)
+
+
 def _epub(source: Any) -> Callable[[Path, str], Items]:
     return partial(books.epub, limit=source.max_record_bytes)
 
@@ -134,6 +150,7 @@ FILES: dict[str, Callable[[Any], Callable[[Path, str], Items]]] = {
     "instruction": _instruction,
     "wikipedia": _wikipedia,
     "stackexchange": _stackexchange,
+    "multimodal": _multimodal,
     "epub": _epub,
     "pdf": _pdf,
 }

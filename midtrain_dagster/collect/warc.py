@@ -3,25 +3,25 @@
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from midtrain_dagster.collect import responses
 from midtrain_dagster.collect.charsets import decode
 from midtrain_dagster.collect.html import Page
 from midtrain_dagster.collect.records import Items, Record, Rejected, because, instant, language_code
 
 SUFFIXES = (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz")
-HTML_TYPES = ("text/html", "application/xhtml+xml")
 WINDOW = 1 << 20
 
 
 def pages(path: Path, name: str, limit: int) -> Iterator[Page | Rejected]:
     """The HTML pages of a file's responses, and those that could not be read. Requests and other records are no documents."""
     for found in _records(path, name, limit, "response"):
-        yield found if isinstance(found, Rejected) else _page(found, name, limit)
+        yield found if isinstance(found, Rejected) else page(*found, limit)
 
 
 def texts(path: Path, name: str, limit: int) -> Items:
@@ -145,53 +145,25 @@ def _next_record(path: Path, offset: int) -> int | None:
     return None
 
 
-def _page(found: tuple[Any, bytes, str], name: str, limit: int) -> Page | Rejected:
-    """An HTTP response as a page, its transfer and content encodings undone within the limit."""
-    headers, block, location = found
-    status, fields, body = _http(block)
+def page(headers: Mapping[str, str], block: bytes, location: str, limit: int) -> Page | Rejected:
+    """A response record as a page."""
+    status, fields, body = responses.parsed(block)
     url = headers.get("WARC-Target-URI", "").strip("<>")
-    media, _, parameters = fields.get("content-type", "").partition(";")
-    if not url:
-        return Rejected(location, "no target address")
-    if status != 200:
-        return Rejected(location, "HTTP status", f"{status} {url}"[:300])
-    if media.strip().lower() not in HTML_TYPES:
-        return Rejected(location, "not HTML", f"{media.strip() or 'no content type'} {url}"[:300])
+    return responses.page(url, status, fields, body, instant(headers.get("WARC-Date")), location, limit)
+
+
+def page_of(data: bytes, location: str, limit: int) -> Page | Rejected:
+    """The page in the bytes of one record, as a range of a WARC file holds it."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
     try:
-        plain = _decoded(body, fields, limit)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        return Rejected(location, "broken content encoding", because(error))
-    if len(plain) > limit:
-        return Rejected(location, "record too large", f"more than {limit} bytes when decompressed")
-    charset = parameters.lower().partition("charset=")[2].strip(" \"';").split(";")[0] or None
-    return Page(url, plain, charset, instant(headers.get("WARC-Date")), location, {"crawled": headers.get("WARC-Date", "")})
-
-
-def _http(block: bytes) -> tuple[int, dict[str, str], bytes]:
-    head, _, body = block.partition(b"\r\n\r\n")
-    status, _, rest = head.partition(b"\r\n")
-    words = status.split()
-    code = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-    fields = (line.decode("latin-1").partition(":") for line in rest.split(b"\r\n"))
-    return code, {name.strip().lower(): value.strip() for name, _, value in fields}, body
-
-
-def _decoded(body: bytes, fields: dict[str, str], limit: int) -> bytes:
-    """At most `limit` + 1 bytes of the body. Common Crawl has undone the encodings but left their names in the header."""
-    from fastwarc.stream_io import BrotliReader, ChunkedReader
-
-    if "chunked" in fields.get("transfer-encoding", "").lower() and body.split(b"\r\n", 1)[0].strip().isalnum():
-        first = body.split(b"\r\n", 1)[0].strip()
-        if len(first) <= 8 and all(digit in b"0123456789abcdefABCDEF" for digit in first):
-            body = ChunkedReader(io.BytesIO(body)).read(limit + 1)
-    encoding = fields.get("content-encoding", "").lower()
-    if body.startswith(b"\x1f\x8b"):
-        return zlib.decompressobj(31).decompress(body, limit + 1)
-    if encoding == "deflate" and not body.lstrip().startswith(b"<"):
-        return zlib.decompressobj(15 if body[:1] == b"\x78" else -15).decompress(body, limit + 1)
-    if encoding == "br" and not body.lstrip().startswith(b"<"):
-        return BrotliReader(io.BytesIO(body)).read(limit + 1)
-    return body
+        for record in ArchiveIterator(io.BytesIO(data), record_types=WarcRecordType.response, parse_http=False):
+            found = _read(record, location, limit, "response")
+            if found is not None:
+                return found if isinstance(found, Rejected) else page(*found, limit)
+    except (OSError, ValueError, zlib.error) as error:
+        return Rejected(location, "broken WARC record", because(error))
+    return Rejected(location, "no response record")
 
 
 def write_warc(path: Path, pages: Iterable[tuple[str, str, datetime]]) -> int:

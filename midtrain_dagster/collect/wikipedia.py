@@ -7,10 +7,13 @@ from typing import Any
 from midtrain_dagster.collect.records import Items, Record, Rejected, because, instant, language_code
 from midtrain_dagster.collect.streams import damaged, elements, opened
 
-SUFFIXES = (".xml", ".xml.bz2", ".xml.gz")
+SUFFIXES = (".xml", ".bz2", ".xml.gz")  # parts of a dump are called …articles1.xml-p1p41242.bz2
 MARKED = re.compile(r"<(ref|gallery|timeline|score|imagemap)\b[^>]*?(?:/>|>.*?</\1>)", re.S | re.I)
-TABLE = re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S)
-FILES = re.compile(r"^(?:file|image|category|datei|fichier|archivo|kategorie):", re.I)
+COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
+TABLE = re.compile(r"^[ :*]*\{\|(?:(?!^[ :*]*\{\||^\s*\|\}(?!\})).)*^\s*\|\}(?!\})", re.S | re.M)
+FILES = re.compile(r"\[\[\s*:?(?:file|image|category|datei|fichier|archivo|kategorie)\s*:", re.I)
+CAPTION = 20_000  # characters of a caption: bounds the search for the end of one that has none
+BRACKETS = re.compile(r"\[\[|\]\]")
 FORMULA = re.compile(r"<math[^>]*>(.*?)</math>", re.S | re.I)
 
 
@@ -60,14 +63,27 @@ def plain(wikitext: str) -> str:
     """Wikitext as text: references, tables, templates, files and categories gone, formulas as `$…$`."""
     import mwparserfromhell
 
-    text = FORMULA.sub(lambda found: f"<nowiki>${found.group(1).strip()}$</nowiki>", MARKED.sub("", wikitext))
+    text = MARKED.sub("", COMMENT.sub("", wikitext))  # comments first: they speak of <ref>
+    text = FORMULA.sub(lambda found: f"<nowiki>${found.group(1).strip()}$</nowiki>", text)
     for _ in range(8):  # tables in tables, from the inside out
         text, cut = TABLE.subn("", text)
         if not cut:
             break
-    code: Any = mwparserfromhell.parse(text)
-    for link in code.filter_wikilinks(recursive=False):
-        if FILES.match(str(link.title)):
-            code.remove(link)
+    code: Any = mwparserfromhell.parse(_without_files(text))
     lines = (line.rstrip() for line in code.strip_code(normalize=True, collapse=True).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _without_files(text: str) -> str:
+    """Wikitext without its images and categories, whose captions may hold further links. One that never closes ends its line."""
+    parts: list[str] = []
+    at = 0
+    while found := FILES.search(text, at):
+        parts.append(text[at : found.start()])
+        depth, at = 1, found.end()
+        while depth and (mark := BRACKETS.search(text, at, found.end() + CAPTION)):
+            depth, at = depth + (1 if mark.group() == "[[" else -1), mark.end()
+        if depth:
+            line = text.find("\n", found.end())
+            at = line if line >= 0 else len(text)
+    return "".join(parts) + text[at:]

@@ -50,6 +50,47 @@ class Warc(AnySource):
     )
 
 
+class CommonCrawl(Warc):
+    """Captures of a Common Crawl index, each fetched by its range: an index file (CDXJ) or the address of an index server."""
+
+    kind: Literal["common_crawl"] = "common_crawl"  # type: ignore[assignment]
+    urls: tuple[str, ...] = Field(
+        (), description="Addresses wanted; `example.org/*` is all that start so. None: all of the index."
+    )
+    statuses: tuple[str, ...] = Field(("200",), description="HTTP statuses wanted; none: any.")
+    media_types: tuple[str, ...] = Field(("text/html", "application/xhtml+xml"), description="Media types wanted; none: any.")
+    languages: tuple[str, ...] = Field((), description="ISO 639-3 languages wanted, as the index names them (eng); none: any.")
+    data: str = Field("https://data.commoncrawl.org/", description="Where the WARC files are: an address or a directory.")
+    allow_private: bool = Field(False, description="Servers at private, loopback and link-local addresses too.")
+    agent: str = Field("midtrain-dagster/0.1", pattern=r"^[\x20-\x7e]+$", description="User-Agent of the requests.")
+    seconds: float = Field(60.0, gt=0, description="Longest time of one request, in seconds.")
+
+
+class Crawl(AnySource):
+    """A live crawl from a seed address: the pages of its host, and of other hosts that are named."""
+
+    kind: Literal["crawl"] = "crawl"
+    location: str = Field(description="The first address, http or https.")
+    seeds: tuple[str, ...] = Field((), description="More addresses to start at.")
+    hosts: tuple[str, ...] = Field((), description="Hosts that links may lead to, beside those of the seeds.")
+    sitemaps: bool = Field(True, description="Follow the sitemaps that robots.txt names.")
+    feeds: bool = Field(True, description="Follow the feeds that the first pages name.")
+    max_depth: int = Field(3, ge=0, description="Links to follow from a seed, sitemap or feed.")
+    max_pages: int = Field(1000, ge=1, description="Most requests, robots.txt not counted.")
+    max_bytes: int = Field(1 << 30, ge=1, description="Most bytes to receive.")
+    delay: float = Field(1.0, ge=0, description="Seconds between two requests to a host; robots.txt may ask for more.")
+    seconds: float = Field(30.0, gt=0, description="Longest time of one request, in seconds.")
+    allow_private: bool = Field(False, description="Servers at private, loopback and link-local addresses too.")
+    agent: str = Field(
+        "midtrain-dagster/0.1",
+        pattern=r"^[\x20-\x7e]+$",
+        description="User-Agent; the part before the slash is what robots.txt knows.",
+    )
+    edition: str | None = Field(None, description="Any word. Nothing says that a site has changed: change this to crawl again.")
+    extractor: Literal["trafilatura", "resiliparse"] = Field("trafilatura", description="As for WARC files.")
+    fast: bool = Field(False, description="As for WARC files.")
+
+
 class Wet(AnySource):
     """Common Crawl WET files: text that Common Crawl extracted."""
 
@@ -112,6 +153,13 @@ class Code(AnySource):
     max_record_bytes: int = Field(1 << 20, ge=1024, description="Largest file.")
     include: tuple[str, ...] = Field(("**",), description="Globs over the path in the directory; a file must match one.")
     exclude: tuple[str, ...] = Field((), description="Globs over the path in the directory; a file must match none.")
+    repository: bool = Field(
+        False,
+        description="One document a repository (the directory, or each git checkout in it), what is imported first; for long context.",
+    )
+    max_repository_bytes: int = Field(
+        4 << 20, ge=1024, description="Largest repository document; a larger repository is several."
+    )
 
 
 class Wikipedia(AnySource):
@@ -123,14 +171,20 @@ class Wikipedia(AnySource):
 
 
 class StackExchange(AnySource):
-    """Stack Exchange dumps (Posts.xml): a question with its best answers."""
+    """Stack Exchange dumps (Posts.xml, also in .7z): a question with its best answers."""
 
     kind: Literal["stackexchange"] = "stackexchange"
     format: str = Field("qa", min_length=1, description="Shape of the text.")
     license: str | None = Field("CC-BY-SA-4.0", description="SPDX licence of posts that name none.")
     max_answers: int = Field(1, ge=1, description="Answers a question: the accepted one first, then by score.")
     min_score: int = Field(0, description="Least score of an answer that is not the accepted one.")
-    site: str | None = Field(None, description="Host of the site (math.stackexchange.com), from which addresses are made.")
+    site: str | None = Field(
+        None,
+        description="Host of the site (math.stackexchange.com), from which addresses are made; where none is given, the name of its archive or directory, if it looks like one.",
+    )
+    max_archive_bytes: int = Field(
+        256 << 30, ge=1024, description="Largest Posts.xml taken out of a .7z archive, on temporary disk space."
+    )
 
 
 class Instruction(AnySource):
@@ -141,6 +195,16 @@ class Instruction(AnySource):
     format: str = Field(
         "instruction", min_length=1, description="Shape of the text; several turns are `conversation` in any case."
     )
+
+
+class Multimodal(AnySource):
+    """Images by reference, each with its caption or alternative text: tables (JSON, Parquet, Arrow), or the pages of WARC files."""
+
+    kind: Literal["multimodal"] = "multimodal"
+    format: str = Field("image_caption", min_length=1, description="Shape of the text.")
+    image: str | None = Field(None, description="Key of the image's address or path; none: image_url, URL, image, … are tried.")
+    caption: str | None = Field(None, description="Key of the caption; none: caption, TEXT, alt_text, … are tried.")
+    min_characters: int = Field(8, ge=1, description="Least length of a caption or alternative text.")
 
 
 class Docstrings(AnySource):
@@ -163,11 +227,26 @@ class PackageMetadata(AnySource):
     exclude: tuple[str, ...] = Field((), description="Distributions to leave out, by name.")
 
 
-Files = Warc | Wet | Jsonl | Parquet | Arrow | Text | Epub | Pdf | Wikipedia | StackExchange | Instruction
+Files = (
+    Warc
+    | CommonCrawl
+    | Crawl
+    | Multimodal
+    | Wet
+    | Jsonl
+    | Parquet
+    | Arrow
+    | Text
+    | Epub
+    | Pdf
+    | Wikipedia
+    | StackExchange
+    | Instruction
+)
 Source = Annotated[Files | Code | Docstrings | PackageMetadata, Field(discriminator="kind")]
 
 KINDS = (
-    "warc", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "stackexchange", "instruction", "docstrings",
+    "warc", "common_crawl", "crawl", "multimodal", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "stackexchange", "instruction", "docstrings",
     "package_metadata",
 )  # fmt: skip
 
