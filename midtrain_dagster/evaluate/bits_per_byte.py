@@ -31,7 +31,7 @@ def bits_per_byte(
     documents: pl.DataFrame,
     window: int = 1024,
     batch_tokens: int = 4096,
-    precision: str = "bfloat16",
+    precision: str = "auto",
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Bits and UTF-8 bytes of each document (columns id, text, domain) as DOCUMENT_SCHEMA, in input order.

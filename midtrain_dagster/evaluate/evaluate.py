@@ -15,6 +15,7 @@ import polars as pl
 from midtrain_dagster.evaluate import samples as kept
 from midtrain_dagster.evaluate.catalog import CATALOG, Benchmark
 from midtrain_dagster.evaluate.harness import Built, NotRun, build, known
+from midtrain_dagster.evaluate.precision import precision_of
 from midtrain_dagster.evaluate.responses import Responses, model_digest, request_key
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.evaluation import Evaluation, Task
@@ -50,7 +51,7 @@ def evaluate(
     settings = settings or Evaluation()
     wanted = settings.tasks if tasks is None else tuple(_task(name, settings) for name in tasks)
     benchmarks = {task.name: known(task.name, CATALOG) for task in wanted}
-    digest = model_digest(model, VERSION, settings.precision)
+    digest = model_digest(model, VERSION, precision_of(settings.precision))
     responses = Responses(out / "responses" / f"{digest}.jsonl" if out else None)
     loaded: list[Any] = []
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, 
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.evaluate.packing import Tree, trees
+from midtrain_dagster.evaluate.precision import precision_of
 from midtrain_dagster.evaluate.responses import Responses, request_key
 from midtrain_dagster.progress import Progress, silent
 
@@ -31,7 +32,7 @@ class LanguageModel(HFLM):
         self,
         model: Path | str,
         *,
-        precision: str = "bfloat16",
+        precision: str = "auto",
         batch_size: int = 16,
         batch_tokens: int = 1024,
         max_gen_toks: int | None = None,
@@ -164,7 +165,7 @@ def load(model: Path | str, precision: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model))
         network = AutoModelForCausalLM.from_pretrained(
-            str(model), dtype=getattr(torch, precision), use_safetensors=True, trust_remote_code=False
+            str(model), dtype=getattr(torch, precision_of(precision)), use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise MidtrainError(f"{model}: no model can be loaded from here: {' '.join(str(error).split())[:300]}") from None

@@ -38,7 +38,9 @@ class Evaluation(Settings):
         default=0.95, gt=0, lt=1, description="Level of intervals and, after Holm's correction, of verdicts."
     )
     bootstrap: int = Field(default=10_000, ge=100, description="Resamples of questions for intervals.")
-    precision: Literal["bfloat16", "float32", "float16"] = Field(default="bfloat16", description="Weights and activations.")
+    precision: Literal["auto", "bfloat16", "float32", "float16"] = Field(
+        default="auto", description="Weights and activations; auto: bfloat16 where the machine is fast at it, else float32."
+    )
     batch_size: int = Field(default=16, ge=1, description="Prompts generated from together.")
     batch_tokens: int = Field(default=1024, ge=16, description="Tokens scored in one pass.")
     max_gen_toks: int | None = Field(default=None, ge=1, description="Cap on generated tokens; None: each benchmark's own.")
