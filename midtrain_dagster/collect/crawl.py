@@ -77,6 +77,9 @@ def _step(
 ) -> Iterator[Page | Rejected]:
     """Ask a host for the next address of its queue."""
     task = host.waiting.popleft()
+    if host.problem is not None:
+        yield Rejected(task.url[:LONGEST], *host.problem)
+        return
     if host.rules is None or not host.rules.allow(task.url):
         yield Rejected(task.url[:LONGEST], "robots.txt forbids")
         return
@@ -155,6 +158,7 @@ def _feed(body: bytes) -> list[str]:
 def _linked(page: Page, task: Task, source: Crawl) -> list[Task]:
     """The pages that a page links to and the feeds that it names, in a fixed order."""
     from courlan import clean_url, extract_links, is_not_crawlable
+    from courlan.filters import extension_filter
     from trafilatura.feeds import FeedParameters, determine_feed
 
     html = page.body.decode(page.charset if page.charset and _known(page.charset) else "utf-8", "replace")
@@ -166,7 +170,7 @@ def _linked(page: Page, task: Task, source: Crawl) -> list[Task]:
             links = set()
         for link in sorted(links)[:LINKS]:
             cleaned = clean_url(link)
-            if cleaned and not is_not_crawlable(cleaned):
+            if cleaned and not is_not_crawlable(cleaned) and extension_filter(urlsplit(cleaned).path):
                 found.append(Task(cleaned, task.depth + 1))
     if source.feeds and task.depth == 0:
         found += [
@@ -208,7 +212,9 @@ def _robots(host: Host, source: Crawl, fetch: Fetch) -> robots.Rules:
             return robots.NONE
         body = responses.decoded(response.body, response.fields, robots.LARGEST)
     except NotFetched as error:
-        return robots.ALL if error.args[0] == "private address" else robots.NONE
+        private = error.args[0] == "private address"
+        host.problem = (error.args[0] if private else "robots.txt not fetched", error.args[1])
+        return robots.NONE
     except (OSError, EOFError, ValueError):
         return robots.NONE
     return robots.parse(body, re.split(r"[/ ]", source.agent)[0])

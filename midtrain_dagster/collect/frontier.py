@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
-from urllib.parse import urldefrag, urlsplit
+from urllib.parse import urlsplit
 
 from midtrain_dagster.collect.robots import Rules
 
@@ -27,6 +27,7 @@ class Host:
     waiting: deque[Task] = field(default_factory=deque)
     ready: float = 0.0  # when it may be asked next, on the crawl's clock
     rules: Rules | None = None  # robots.txt; None until it was read
+    problem: tuple[str, str] | None = None  # why it cannot be asked: reason and detail
 
 
 class Frontier:
@@ -39,12 +40,12 @@ class Frontier:
 
     def add(self, task: Task) -> bool:
         """Queue a task whose address is new; whether it was queued."""
-        url = urldefrag(task.url).url
+        parts = urlsplit(task.url)
+        origin = f"{parts.scheme}://{parts.netloc.lower()}"
+        url = origin + (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if url in self._met or len(self._met) >= self.known:
             return False
         self._met.add(url)
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc.lower()}"
         self.hosts.setdefault(origin, Host(origin)).waiting.append(task._replace(url=url))
         return True
 
