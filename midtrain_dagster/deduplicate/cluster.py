@@ -28,7 +28,8 @@ BATCH = 50_000
 def cluster(
     signatures: pl.DataFrame | Sequence[Path], settings: Deduplication | None = None, verify: Verify | None = None
 ) -> pl.DataFrame:
-    """CLUSTERS of all documents, sorted by id, from a frame of SIGNATURES or Parquet files of them.
+    """CLUSTERS of all documents, sorted by id, from a frame of SIGNATURES or Parquet files of them
+    (hashes signed or unsigned).
 
     A document alone is a cluster of its own, of size 1. Exact duplicates are near duplicates too. `verify` decides
     candidate pairs in place of the estimate from the signatures. Raises MidtrainError when an id occurs twice.

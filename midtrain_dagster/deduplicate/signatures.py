@@ -11,10 +11,11 @@ SIGNATURES = pl.Schema(
     {
         "id": pl.String(),
         "text_hash": pl.String(),
-        "exact_hash": pl.UInt64(),  # of the words in lower case: equal but for case, punctuation and white space
+        # 64-bit hashes are kept as signed integers of the same bits: Delta tables have no unsigned ones.
+        "exact_hash": pl.Int64(),  # of the words in lower case: equal but for case, punctuation and white space
         "words": pl.Int64(),
         "characters": pl.Int64(),
-        "bands": pl.List(pl.UInt64),  # one hash a band, the band's number in it; empty for a text too short
+        "bands": pl.List(pl.Int64),  # one hash a band, the band's number in it; empty for a text too short
         "sketch": pl.Binary(),  # one byte a permutation, from which similarity is estimated; empty for a text too short
     }
 )
@@ -60,13 +61,13 @@ def signatures(
     row_bytes = sketch.tobytes()
     width = settings.permutations
     frame = documents.select("id", "text_hash").with_columns(
-        exact_hash=pl.Series(exact),
+        exact_hash=pl.Series(exact.view(np.int64)),
         words=pl.Series(np.where(words < 0, -words - 1, words)),
         characters=texts.str.len_chars().cast(pl.Int64),
-        bands=pl.Series(banded, dtype=pl.Array(pl.UInt64, bands.bands)).cast(pl.List(pl.UInt64)),
+        bands=pl.Series(banded.view(np.int64), dtype=pl.Array(pl.Int64, bands.bands)).cast(pl.List(pl.Int64)),
         sketch=pl.Series([row_bytes[i * width : (i + 1) * width] for i in range(total)], dtype=pl.Binary),
     )
-    empty = pl.lit([], dtype=pl.List(pl.UInt64))
+    empty = pl.lit([], dtype=pl.List(pl.Int64))
     frame = frame.with_columns(
         bands=pl.when(signed).then("bands").otherwise(empty), sketch=pl.when(signed).then("sketch").otherwise(pl.lit(b""))
     )

@@ -64,6 +64,15 @@ def test_clusters_from_stored_files_equal_those_in_memory(tmp_path):
     assert cluster(paths).equals(cluster(everything))
 
 
+def test_hashes_are_signed_and_clusters_take_their_bits_either_way():
+    signed = signatures(corpus())
+    assert (signed["exact_hash"].dtype, signed["bands"].dtype) == (pl.Int64, pl.List(pl.Int64))
+    unsigned = signed.with_columns(
+        pl.col("exact_hash").reinterpret(signed=False), pl.col("bands").list.eval(pl.element().reinterpret(signed=False))
+    )
+    assert cluster(unsigned).equals(cluster(signed))
+
+
 def test_signatures_do_not_depend_on_the_batch():
     everything = signatures(corpus())
     assert everything.schema == SIGNATURES
