@@ -15,7 +15,7 @@ from midtrain_dagster.collect import places, warc
 from midtrain_dagster.collect.html import Page
 from midtrain_dagster.collect.network import Fetch, NotFetched, followed
 from midtrain_dagster.collect.records import Rejected, because
-from midtrain_dagster.collect.streams import damaged, lines, opened
+from midtrain_dagster.collect.streams import damaged, lines, losses, opened
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.sources import CommonCrawl
 
@@ -62,6 +62,8 @@ def _lines(source: CommonCrawl, root: Path, fetch: Fetch) -> Iterator[tuple[str,
                 for number, _, data in lines(file, LINE):
                     where = f"{path.name}:{number}"
                     yield where, Rejected(where, "record too large", f"more than {LINE} bytes") if data is None else data
+                for loss in losses(file):
+                    yield path.name, Rejected(f"{path.name}@{loss.offset}", "corrupt gzip member", loss.detail)
         except damaged() as error:
             yield path.name, Rejected(f"{path.name}:{number + 1}", "truncated file", because(error))
 

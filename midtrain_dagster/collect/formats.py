@@ -17,6 +17,7 @@ from midtrain_dagster.collect import (
     multimodal,
     package_metadata,
     places,
+    repository,
     rows,
     stackexchange,
     text,
@@ -63,7 +64,8 @@ def paths(source: Source, root: Path) -> list[Path]:
 def read(source: Source, root: Path, workers: int = 1) -> Items:
     """The records of a source and what could not become one, in a fixed order."""
     if isinstance(source, Code):
-        return code.read(places.directory(source.location, root), source)
+        reader = repository.read if source.repository else code.read
+        return reader(places.directory(source.location, root), source)
     if isinstance(source, Docstrings):
         return docstrings.read(places.directory(source.location, root), source.packages, source.max_record_bytes)
     if isinstance(source, PackageMetadata):

@@ -38,7 +38,7 @@ NAMES = {
 
 }  # fmt: skip
 SPDX = re.compile(r"^\(?[A-Za-z0-9.+-]+\)?( (AND|OR|WITH) \(?[A-Za-z0-9.+-]+\)?)*$")
-FILES = re.compile(r"^(licen[cs]e|copying|unlicense)", re.I)
+FILES = re.compile(r"^(licen[cs]es?|copying|unlicense)([-_. ](?!(?:py|pyi|c|h|js|ts|go|rs|java|rb)$).*)?$", re.I)
 
 
 def of_text(text: str) -> str | None:

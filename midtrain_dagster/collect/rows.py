@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from midtrain_dagster.collect.records import Rejected, because
-from midtrain_dagster.collect.streams import CHUNK, damaged, lines, opened
+from midtrain_dagster.collect.streams import CHUNK, damaged, lines, losses, opened
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst", ".jsonl.bz2")
 PARQUET_SUFFIXES = (".parquet",)
@@ -37,8 +37,15 @@ def jsons(path: Path, name: str, limit: int) -> Iterator[Row | Rejected]:
             array = ".json" in path.suffixes and _first(path) == b"["
             for number, value in _array(file, limit) if array else _lines(file, limit):
                 yield _row(f"{name}:{number}", value)
+            yield from lost(file, name)
     except damaged() as error:
         yield Rejected(f"{name}:{number + 1}", "truncated file", because(error))
+
+
+def lost(file: BinaryIO, name: str) -> Iterator[Rejected]:
+    """The damaged places of a compressed file that reading could pass."""
+    for loss in losses(file):
+        yield Rejected(f"{name}@{loss.offset}", "corrupt gzip member", loss.detail)
 
 
 def _first(path: Path) -> bytes:

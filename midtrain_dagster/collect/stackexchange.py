@@ -6,16 +6,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from midtrain_dagster.collect import archives
 from midtrain_dagster.collect.html import plain_text
 from midtrain_dagster.collect.records import Items, Record, Rejected, because, instant
+from midtrain_dagster.collect.rows import lost
 from midtrain_dagster.collect.streams import damaged, lines, opened
 from midtrain_dagster.project.sources import StackExchange
 
-SUFFIXES = ("posts.xml", "posts.xml.gz", "posts.xml.bz2")
+SUFFIXES = ("posts.xml", "posts.xml.gz", "posts.xml.bz2", ".7z")
+SITE = re.compile(r"((?:[a-z0-9-]+\.)+(?:com|net|org))(?:-Posts)?(?:\.7z)?$", re.I)
 QUESTION, ANSWER = "1", "2"
 
 
 def read(path: Path, name: str, source: StackExchange) -> Items:
+    """The questions of a dump, or of the archive that one comes in; the archive's or directory's name tells the site."""
+    found = SITE.search(path.name) or SITE.search(path.parent.name)
+    site = source.site or (found[1].lower() if found else None)
+    if not path.name.lower().endswith(".7z"):
+        yield from posts(path, name, source, site)
+        return
+    try:
+        with archives.member(path, "Posts.xml", source.max_archive_bytes) as file:
+            yield from posts(file, f"{name}/Posts.xml", source, site)
+    except archives.TooLarge as error:
+        yield Rejected(name, "record too large", because(error))
+    except ValueError as error:
+        yield Rejected(name, "unsafe path in archive" if "unsafe path" in str(error) else "unreadable archive", because(error))
+
+
+def posts(path: Path, name: str, source: StackExchange, site: str | None) -> Items:
     """The questions of a dump that have an answer worth keeping, in the order of the file.
 
     The file is read twice: first all answers go to a temporary database on disk, then each question finds its own there.
@@ -33,7 +52,7 @@ def read(path: Path, name: str, source: StackExchange) -> Items:
         answers.execute("create index by_question on answers (question)")
         for row in _rows(path, name, source.max_record_bytes):
             if not isinstance(row, Rejected) and row[1].get("PostTypeId") == QUESTION:
-                yield _question(row[0], row[1], answers, source)
+                yield _question(row[0], row[1], answers, source, site)
     finally:
         answers.close()
 
@@ -54,11 +73,14 @@ def _rows(path: Path, name: str, limit: int) -> Iterator[tuple[str, Mapping[str,
                         yield location, fromstring(data).attrib
                     except (ParseError, DefusedXmlException, ValueError) as error:
                         yield Rejected(location, "invalid XML", because(error))
+            yield from lost(file, name)
     except damaged() as error:
         yield Rejected(f"{name}:{number + 1}", "truncated file", because(error))
 
 
-def _question(location: str, post: Mapping[str, str], answers: sqlite3.Connection, source: StackExchange) -> Record | Rejected:
+def _question(
+    location: str, post: Mapping[str, str], answers: sqlite3.Connection, source: StackExchange, site: str | None
+) -> Record | Rejected:
     accepted = post.get("AcceptedAnswerId", "")
     best = answers.execute(
         "select id, score, body from answers where question = ? and (id = ? or score >= ?) order by id = ? desc, score desc, id limit ?",
@@ -81,7 +103,7 @@ def _question(location: str, post: Mapping[str, str], answers: sqlite3.Connectio
         post["Id"],
         "\n\n".join(parts),
         location,
-        url=f"https://{source.site}/questions/{post['Id']}" if source.site else None,
+        url=f"https://{site}/questions/{post['Id']}" if site else None,
         license=(post.get("ContentLicense") or "").replace("CC BY-SA ", "CC-BY-SA-") or None,
         created=instant(post.get("CreationDate")),
         metadata=about,

@@ -1,12 +1,13 @@
 """Bytes in bounded pieces: decompression, lines and XML elements that cannot fill the memory."""
 
 import bz2
-import gzip
 import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from midtrain_dagster.collect import gunzip
 
 CHUNK = 1 << 20
 
@@ -29,7 +30,7 @@ def damaged() -> tuple[type[Exception], ...]:
 def opened(path: Path) -> BinaryIO:
     """A file, decompressed as its name says (.gz, .bz2, .zst)."""
     if path.name.endswith(".gz"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return io.BufferedReader(gunzip.Gunzip(path), CHUNK)
     if path.name.endswith(".bz2"):
         return bz2.open(path, "rb")  # type: ignore[return-value]
     if path.name.endswith(".zst"):
@@ -37,6 +38,12 @@ def opened(path: Path) -> BinaryIO:
 
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True))
     return path.open("rb")
+
+
+def losses(stream: BinaryIO) -> tuple[gunzip.Loss, ...]:
+    """What was lost of a stream up to where it was read, where reading could go on after it."""
+    raw = getattr(stream, "raw", None)
+    return tuple(raw.losses) if isinstance(raw, gunzip.Gunzip) else ()
 
 
 def lines(stream: BinaryIO, limit: int) -> Iterator[Piece]:
@@ -112,7 +119,9 @@ def _after(stream: BinaryIO, buffer: bytes, end: bytes) -> tuple[bytes, int]:
 
 
 def read_whole(path: Path, limit: int) -> bytes | None:
-    """A file, decompressed, of at most `limit` bytes; None for a larger one."""
+    """A file, decompressed, of at most `limit` bytes; None for a larger one. Raises one of damaged() for a broken one."""
     with opened(path) as file:
         data = file.read(limit + 1)
+        if losses(file):
+            raise EOFError(f"corrupt gzip member: {losses(file)[0].detail}")
     return data if len(data) <= limit else None

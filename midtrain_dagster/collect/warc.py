@@ -36,7 +36,7 @@ def texts(path: Path, name: str, limit: int) -> Items:
         except UnicodeError as error:
             yield Rejected(location, "invalid UTF-8", because(error))
             continue
-        url = headers.get("WARC-Target-URI") or headers.get("WARC-Record-ID") or location
+        url = headers.get("WARC-Target-URI", "").strip("<>") or headers.get("WARC-Record-ID") or location
         language = language_code(_two_letters(headers.get("WARC-Identified-Content-Language")))
         title, _, _ = text.partition("\n")
         about = {"crawled": headers.get("WARC-Date"), "title": title.strip()[:300]}

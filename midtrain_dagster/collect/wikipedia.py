@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from midtrain_dagster.collect.records import Items, Record, Rejected, because, instant, language_code
+from midtrain_dagster.collect.rows import lost
 from midtrain_dagster.collect.streams import damaged, elements, opened
 
 SUFFIXES = (".xml", ".bz2", ".xml.gz")  # parts of a dump are called …articles1.xml-p1p41242.bz2
@@ -31,6 +32,7 @@ def read(path: Path, name: str, limit: int, namespaces: tuple[int, ...]) -> Item
                     yield Rejected(location, "record too large", f"more than {limit} bytes")
                 else:
                     yield _page(piece.data, location, namespaces, language, host[1].decode("latin-1") if host else None)
+            yield from lost(file, name)
     except damaged() as error:
         yield Rejected(name, "truncated file", because(error))
 
