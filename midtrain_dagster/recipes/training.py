@@ -78,7 +78,10 @@ class Guards(Settings):
     spike_deviations: float = Field(default=6.0, ge=0, description="loss above the window's mean that is a spike; 0: guard off")
     spike_window: int = Field(default=50, ge=2, description="steps that the mean and deviation are taken over")
     spike_minimum: int = Field(default=20, ge=2, description="steps in the window before anything is a spike")
-    spike_action: Literal["skip", "stop"] = Field(default="skip", description="skip the step, or end the run as broken")
+    spike_action: Literal["skip", "rollback", "stop"] = Field(
+        default="skip",
+        description="skip the step, return to the last regular checkpoint and go on with the data after it, or end the run",
+    )
     max_skipped_in_a_row: int = Field(default=5, ge=0, description="more skipped steps in a row end the run as broken")
     general_validation: str = Field(default="general", description="validation set that guards what the base knew")
     general_tolerance: float | None = Field(
@@ -152,7 +155,12 @@ class Training(Settings):
     distillation: Distillation = Distillation()
     guards: Guards = Guards()
     optimizer_state: str | None = Field(
-        default=None, description="AdamW state to begin with; null: beside the base model, if it has one"
+        default=None,
+        description="AdamW state to begin with (a checkpoint, a distributed checkpoint, a Trainer's optimizer.pt); null: beside "
+        "the base model, if it has one; none: start from zero",
+    )
+    keep_optimizer: bool = Field(
+        default=False, description="keep AdamW's moments beside the trained model, for a next stage to go on from"
     )
     validation_every: int = Field(default=0, ge=0, description="steps between validations; 0: before and after only")
     validation_sequences: int | None = Field(
@@ -160,6 +168,7 @@ class Training(Settings):
     )
     checkpoint_every: int = Field(default=25, ge=0, description="steps between checkpoints; 0: only when interrupted")
     keep_checkpoints: int = Field(default=1, ge=1)
+    tensorboard: bool = Field(default=False, description="write TensorBoard files too (pip install tensorboard)")
     seed: int = 0
     order_seed: int | None = Field(
         default=None, description="null: read sequences as packed; else in a random order by this seed"

@@ -138,12 +138,12 @@ def describe(model: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     from midtrain_dagster.train.checkpoint import file_digest
-    from midtrain_dagster.train.models import require_safetensors, stored_dtype
+    from midtrain_dagster.train.models import require_safetensors, stored_dtype, weight_files
 
     require_safetensors(model)
     config = json.loads((model / "config.json").read_text())
     parameters = 0
-    for file in sorted(model.glob("*.safetensors")):
+    for file in weight_files(model):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                 shape = tensors.get_slice(name).get_shape()

@@ -14,16 +14,21 @@ from torch import Tensor  # noqa: TID253
 from midtrain_dagster.sequences import Sequences
 
 
-def rows_of_step(offsets: np.ndarray, step: int, count: int, seed: int | None = None) -> np.ndarray:
-    """Sequence numbers of one step; when all were read, the data repeats.
+def sequences_between(begin: int, end: int, count: int, seed: int | None = None) -> np.ndarray:
+    """Numbers of the sequences at places [begin, end) of the run's reading order; when all were read, the data repeats.
 
     Without a seed they come in the packed order, which may be a curriculum; with one, each epoch has its own random order.
     """
-    places = np.arange(offsets[step], offsets[step + 1])
-    if seed is None:
+    places = np.arange(begin, end)
+    if seed is None or not len(places):
         return places % count
     epochs, within = np.divmod(places, count)
     return np.concatenate([order_of_epoch(count, seed, int(e))[within[epochs == e]] for e in np.unique(epochs)])
+
+
+def rows_of_step(offsets: np.ndarray, step: int, count: int, seed: int | None = None) -> np.ndarray:
+    """Sequence numbers of one step."""
+    return sequences_between(int(offsets[step]), int(offsets[step + 1]), count, seed)
 
 
 @lru_cache(maxsize=2)

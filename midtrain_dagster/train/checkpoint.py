@@ -31,10 +31,13 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(out: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `OUT/state/step-N` beside its place and rename it there; then remove all but the newest `keep`."""
-    folder = out / "state"
-    final, partial = folder / f"step-{step:08d}", folder / f".partial-{step:08d}"
+def place(out: Path, step: int) -> Path:
+    return out / "state" / f"step-{step:08d}"
+
+
+def save(out: Path, step: int, checkpoint: Checkpoint, keep: int, anchor: int | None = None) -> Path:
+    """Write `OUT/state/step-N` beside its place and rename it there; then remove all but the newest `keep` and the anchor."""
+    final, partial = place(out, step), out / "state" / f".partial-{step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, tensors in (
@@ -51,7 +54,8 @@ def save(out: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     for old in complete(out)[: -max(keep, 1)]:
-        shutil.rmtree(old)
+        if anchor is None or old != place(out, anchor):
+            shutil.rmtree(old)
     return final
 
 
@@ -65,10 +69,16 @@ def load(path: Path) -> Checkpoint:
         name: load_file(file) if (file := path / f"{name}.safetensors").exists() else {}
         for name in ("weights", "optimizer", "average")
     }
+    return Checkpoint(**tensors, state=state(path))
+
+
+def state(path: Path) -> dict[str, Any]:
+    """A checkpoint's state.json."""
     try:
-        return Checkpoint(**tensors, state=json.loads((path / "state.json").read_text()))
+        found: dict[str, Any] = json.loads((path / "state.json").read_text())
     except (OSError, ValueError) as error:
         raise MidtrainError(f"{path}: not a checkpoint of ours: {error}") from None
+    return found
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -83,10 +93,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def file_digest(folder: Path) -> str:
-    """Of a model directory's configuration and weight files."""
+def file_digest(path: Path) -> str:
+    """Of a file, or of a directory's config.json and safetensors: weights, and moments where they lie beside them."""
+    files = [path] if path.is_file() else sorted([*path.glob("*.safetensors"), *path.glob("config.json")])
     total = blake2b(digest_size=16)
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]):
+    for file in files:
         total.update(file.name.encode())
         with file.open("rb") as handle:
             while block := handle.read(1 << 24):

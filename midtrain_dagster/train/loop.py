@@ -24,11 +24,18 @@ from midtrain_dagster.train.flops import flops_per_token, memory_gigabytes, peak
 from midtrain_dagster.train.guards import Watch
 from midtrain_dagster.train.models import CausalLM, core, load_model, save_model, stored_dtype, with_adapter
 from midtrain_dagster.train.objective import Objective
+from midtrain_dagster.train.optimizer_state import keep_moments, load_moments, starting_state
 from midtrain_dagster.train.plan import TrainingPlan
 from midtrain_dagster.train.ranks import Ranks
 from midtrain_dagster.train.schedule import Timetable, timetable
 from midtrain_dagster.train.validation import validate
-from midtrain_dagster.train.weights import Weights, follow, gathered, moments, optimizer, set_moments
+from midtrain_dagster.train.weights import Weights, follow, gathered, moments, optimizer, put, set_moments
+
+INTERRUPTED = "interrupted"
+
+
+class Halt(Exception):
+    """Raised between two micro-batches when the run is to stop: what the step has done so far is given up."""
 
 
 @dataclass
@@ -51,10 +58,22 @@ class Training:
     tokens: int = 0
     validations: list[dict[str, Any]] = field(default_factory=list)
     stopped: str | None = None
+    anchor: int | None = None
+    """Step of the checkpoint that a rollback returns to."""
+    carried_from: str | None = None
+    """Where the optimizer's first moments came from; None: they started at zero."""
+    stop: Callable[[], bool] = lambda: False
+
+    def heed(self) -> None:
+        """Raise Halt if any rank was told to stop. Every rank calls it between micro-batches."""
+        if self.ranks.any(self.stop()):
+            raise Halt
 
 
 def prepare(plan: TrainingPlan, ranks: Ranks, model: CausalLM | None = None, fingerprint: str = "") -> Training:
     """Load data and model, wrap them for adapters, precision and ranks. `model` replaces the one in `plan.model`."""
+    if plan.keep_optimizer and plan.adapter.kind != "none":
+        raise MidtrainError("keep_optimizer: an adapter is merged when the run ends, and its moments end with it")
     torch.manual_seed(plan.seed)
     data = Sequences.open(Path(plan.sequences))
     attention = plan.attention if plan.attention != "auto" else "flex" if ranks.device.type == "cuda" else "sdpa"
@@ -82,10 +101,10 @@ def prepare(plan: TrainingPlan, ranks: Ranks, model: CausalLM | None = None, fin
     training = Training(plan, ranks, data, validation, model, objective, weights, adam, times, Watch(plan.guards), fingerprint)
     if plan.ema_decay is not None:
         training.average = {name: master.detach().clone() for name, master in weights.masters.items()}
-    if plan.optimizer_state:
-        from midtrain_dagster.train.optimizer_state import load_moments
-
-        set_moments(weights, adam, *load_moments(Path(plan.optimizer_state), model))
+    carried = starting_state(plan)
+    if carried is not None:
+        set_moments(weights, adam, *load_moments(carried, model))
+        training.carried_from = str(carried)
     return training
 
 
@@ -127,19 +146,28 @@ def steps(run: Training, stop: Callable[[], bool] = lambda: False) -> Iterator[d
 
     Validates before the first step, at intervals and after the last; checkpoints at intervals and where it stops.
     """
-    if run.step == 0 and not run.validations:
-        assess(run)
-    while run.step < run.times.steps and not run.stopped:
-        if run.ranks.any(stop()):
-            run.stopped = "interrupted"
-            save(run)
-            return
-        yield one_step(run)
-        last = run.step == run.times.steps
-        if run.validation and (last or run.stopped or due(run.step, run.plan.validation_every)):
+    run.stop = stop
+    try:
+        if not run.validations or (validates_here(run) and run.validations[-1]["step"] != run.step):
             assess(run)
-        elif due(run.step, run.plan.checkpoint_every) and not last and not run.stopped:
+        while run.step < run.times.steps and not run.stopped:
+            run.heed()
+            yield one_step(run)
+            if validates_here(run):
+                assess(run)
+            elif due(run.step, run.plan.checkpoint_every) and run.step < run.times.steps and not run.stopped:
+                save(run, regular=True)
+    except Halt:
+        run.weights.zero_grad()
+        run.stopped = INTERRUPTED
+        if run.step:
             save(run)
+
+
+def validates_here(run: Training) -> bool:
+    """Whether the step just done is one after which the run validates."""
+    last = run.step == run.times.steps or run.stopped is not None
+    return bool(run.validation) and run.step > 0 and (last or due(run.step, run.plan.validation_every))
 
 
 def due(step: int, every: int) -> bool:
@@ -167,10 +195,22 @@ def one_step(run: Training) -> dict[str, Any]:
     else:
         run.stopped = run.watch.must_stop(problem)
     run.weights.zero_grad()
+    returned = return_to_anchor(run) if problem == "spike" and run.plan.guards.spike_action == "rollback" else None
     run.step += 1
     tokens = len(rows) * run.data.length
     run.tokens += tokens
-    return record(run, loss, sums, norm, rate, tokens, time.perf_counter() - started, problem)
+    return record(run, loss, sums, norm, rate, tokens, time.perf_counter() - started, problem, returned)
+
+
+def return_to_anchor(run: Training) -> int | None:
+    """Take weights, moments and average back to the last regular checkpoint; None where there is none yet.
+
+    Step, data and rate go on: what led to the spike is not read again. Steps after the returned one are no part of the weights.
+    """
+    if run.anchor is not None and not run.stopped:
+        set_tensors(run, checkpoints.load(checkpoints.place(Path(run.plan.out), run.anchor)))
+        return run.anchor
+    return None
 
 
 def gradient(run: Training, rows: np.ndarray) -> Tensor:
@@ -184,6 +224,7 @@ def gradient(run: Training, rows: np.ndarray) -> Tensor:
     scale = ranks.world / max(float(targets), 1.0)  # FSDP averages gradients over ranks; the mean is over targets
     sums = torch.zeros(len(data.components), 2, dtype=torch.float64, device=ranks.device)
     for part in parts:
+        run.heed()
         total, found, _ = run.objective(part)
         (total * scale).backward()
         run.weights.accumulate()
@@ -201,8 +242,9 @@ def whole_norm(run: Training) -> Tensor:
 
 
 def record(
-    run: Training, loss: float, sums: Tensor, norm: float, rate: float, tokens: int, seconds: float, problem: str | None
-) -> dict[str, Any]:
+    run: Training, loss: float, sums: Tensor, norm: float, rate: float, tokens: int, seconds: float, problem: str | None,
+    returned: int | None,
+) -> dict[str, Any]:  # fmt: skip
     """What one step says of itself; a component without a target in the step is null."""
     by_component = {
         name: float(total / count) if count else None
@@ -214,11 +256,13 @@ def record(
     return {
         "step": run.step,
         "tokens": run.tokens,
+        "sequences": int(run.times.offsets[run.step]),
         "loss": loss,
         "components": by_component,
         "learning_rate": rate,
         "grad_norm": norm,
         "skipped": problem,
+        "returned_to": returned,
         "tokens_per_second": round(speed, 1),
         "mfu": None if used is None else round(used, 4),
         "memory_gb": memory_gigabytes(run.ranks.device),
@@ -233,25 +277,35 @@ def assess(run: Training) -> None:
     guards = run.plan.guards
     limit = run.plan.validation_sequences
     found = {
-        name: validate(run.objective, data, run.ranks, run.plan.micro_batch, limit) for name, data in run.validation.items()
+        name: validate(run.objective, data, run.ranks, run.plan.micro_batch, limit, run.heed)
+        for name, data in run.validation.items()
     }
     run.validations.append({"step": run.step, "sets": found})
     general = found.get(guards.general_validation)
     if general and run.watch.forgets(general["loss"]):
         before = run.watch.general_before
         run.stopped = f"general loss {general['loss']:.4f} is over {before:.4f} + {guards.general_tolerance}"
-        if guards.general_action == "rollback" and checkpoints.complete(Path(run.plan.out)):
+        if guards.general_action == "rollback" and run.anchor is not None:
             seen, reason = run.validations, run.stopped
-            restore(run, checkpoints.load(checkpoints.complete(Path(run.plan.out))[-1]))
+            restore(run, checkpoints.load(checkpoints.place(Path(run.plan.out), run.anchor)))
             run.validations, run.stopped = seen, f"{reason}; rolled back to step {run.step}"
-    elif (guards.general_action == "rollback" and guards.general_tolerance is not None) or due(
-        run.step, run.plan.checkpoint_every
-    ):
-        save(run)
+    elif returns_to_validated(run.plan) or due(run.step, run.plan.checkpoint_every):
+        save(run, regular=True, validated=True)
 
 
-def save(run: Training) -> None:
-    """Checkpoint the run. Every rank calls it; rank 0 writes."""
+def returns_to_validated(plan: TrainingPlan) -> bool:
+    """Whether the run may return to where the general loss was last within tolerance."""
+    return plan.guards.general_action == "rollback" and plan.guards.general_tolerance is not None
+
+
+def save(run: Training, regular: bool = False, validated: bool = False) -> None:
+    """Checkpoint the run. Every rank calls it; rank 0 writes.
+
+    A regular checkpoint, of a step that the plan names, may become the anchor of rollbacks; one written because the run was
+    interrupted does not, so that an interrupted run rolls back to where an undisturbed one does.
+    """
+    if regular and (validated if returns_to_validated(run.plan) else run.plan.guards.spike_action == "rollback"):
+        run.anchor = run.step
     moment, adam_steps = moments(run.weights, run.adam)
     state = {
         "step": run.step,
@@ -260,25 +314,29 @@ def save(run: Training) -> None:
         "optimizer_steps": adam_steps,
         "watch": run.watch.state(),
         "validations": run.validations,
+        "anchor": run.anchor,
     }
     whole = checkpoints.Checkpoint(gathered(run.weights.masters), gathered(moment), gathered(run.average), state)
     if run.ranks.rank == 0:
-        checkpoints.save(Path(run.plan.out), run.step, whole, run.plan.keep_checkpoints)
+        checkpoints.save(Path(run.plan.out), run.step, whole, run.plan.keep_checkpoints, run.anchor)
     run.ranks.wait()
 
 
 def restore(run: Training, saved: checkpoints.Checkpoint) -> None:
     """Continue from a checkpoint, on this number of ranks."""
-    from midtrain_dagster.train.weights import put
-
-    run.weights.load(saved.weights)
-    set_moments(run.weights, run.adam, saved.optimizer, saved.state["optimizer_steps"])
-    with torch.no_grad():
-        for name, tensor in run.average.items():
-            put(tensor, saved.average[name])
+    set_tensors(run, saved)
     run.step, run.tokens = saved.state["step"], saved.state["tokens"]
     run.watch.restore(saved.state["watch"])
-    run.validations = saved.state["validations"]
+    run.validations, run.anchor = saved.state["validations"], saved.state["anchor"]
+
+
+@torch.no_grad()
+def set_tensors(run: Training, saved: checkpoints.Checkpoint) -> None:
+    """Weights, moments and moving average from a checkpoint."""
+    run.weights.load(saved.weights)
+    set_moments(run.weights, run.adam, saved.optimizer, saved.state["optimizer_steps"])
+    for name, tensor in run.average.items():
+        put(tensor, saved.average[name])
 
 
 def finish(run: Training) -> str:
@@ -287,9 +345,13 @@ def finish(run: Training) -> str:
     The model in memory is used up: adapters are merged into it.
     """
     tensors = gathered(run.average or run.weights.masters)
+    kept, adam_steps = moments(run.weights, run.adam) if run.plan.keep_optimizer else ({}, 0.0)
+    kept = gathered(kept)
     if run.ranks.rank:
         return ""
-    source = Path(run.plan.model)
+    source, out = Path(run.plan.model), Path(run.plan.out) / "model"
     model = run.model if not run.ranks.sharded else with_adapter(load_model(source), run.plan.adapter)
-    written = save_model(model, tensors, source, Path(run.plan.out) / "model", stored_dtype(source))
+    written = save_model(model, tensors, source, out, stored_dtype(source))
+    if kept:
+        keep_moments(out, kept, adam_steps)
     return checkpoints.digest(written)

@@ -14,6 +14,8 @@ from midtrain_dagster.train.plan import Adapter
 
 CausalLM = Any
 """A transformers model with a language-model head: its attributes differ by family."""
+OPTIMIZER = "optimizer.safetensors"
+"""Beside a model's weights: the AdamW moments with which its training ended."""
 ATTENTION = {"sdpa": "sdpa", "flex": "flex_attention", "eager": "eager"}
 
 
@@ -36,7 +38,7 @@ def require_safetensors(path: Path) -> None:
     """Raise MidtrainError unless `path` is a model directory whose weights are safetensors."""
     if not (path / "config.json").exists():
         raise MidtrainError(f"{path}: not a model directory (config.json is missing)")
-    if any(path.glob("*.safetensors")):
+    if weight_files(path):
         return
     pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in path.glob(pattern))
     if pickled:
@@ -47,11 +49,16 @@ def require_safetensors(path: Path) -> None:
     raise MidtrainError(f"{path}: a model directory without weights (no *.safetensors)")
 
 
+def weight_files(path: Path) -> list[Path]:
+    """A model directory's safetensors with weights, in order."""
+    return sorted(file for file in path.glob("*.safetensors") if file.name != OPTIMIZER)
+
+
 def stored_dtype(path: Path) -> torch.dtype:
     """The type in which a model directory keeps its weights."""
     from safetensors import safe_open
 
-    with safe_open(next(iter(sorted(path.glob("*.safetensors")))), framework="pt") as file:
+    with safe_open(weight_files(path)[0], framework="pt") as file:
         return file.get_tensor(next(iter(file.keys()))).dtype
 
 

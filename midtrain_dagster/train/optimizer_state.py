@@ -1,29 +1,49 @@
 """AdamW moments of an earlier training, from three formats, none of which may run code while it is read.
 
 Mid-training goes on from a state, not from weights alone: moments that start at zero take dozens of steps to fill, and the loss
-jumps at the handover. Imported only inside functions, because it imports torch.
+jumps at the handover. A stage that keeps its moments writes MODEL/optimizer.safetensors (`exp_avg.NAME`, `exp_avg_sq.NAME` in
+fp32, the optimizer's steps in the header), and the stage that starts from MODEL finds it there.
+Imported only inside functions, because it imports torch.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor  # noqa: TID253
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.train.models import OPTIMIZER
+from midtrain_dagster.train.plan import TrainingPlan
+
+
+def starting_state(plan: TrainingPlan) -> Path | None:
+    """Where a plan's first moments are: where it says, else beside its base model; None: they start at zero.
+
+    An adapter's weights are new, so a base model's moments do not belong to them.
+    """
+    if plan.optimizer_state == "none":
+        return None
+    if plan.optimizer_state is not None:
+        return Path(plan.optimizer_state)
+    return Path(plan.model) if plan.adapter.kind == "none" and (Path(plan.model) / OPTIMIZER).exists() else None
+
+
+def keep_moments(model: Path, tensors: dict[str, Tensor], steps: float) -> None:
+    """Write moments beside a trained model."""
+    save_file(tensors, model / OPTIMIZER, metadata={"format": "pt", "steps": repr(steps)})
 
 
 def load_moments(path: Path, model: Any) -> tuple[dict[str, Tensor], float]:
     """`exp_avg.NAME` and `exp_avg_sq.NAME` by parameter name of `model`, and the optimizer's steps.
 
-    `path`: a checkpoint directory of ours, or a Trainer's `optimizer.pt`. Raises MidtrainError when it fits no parameter, or when
+    `path`: a model directory or a checkpoint of ours, a PyTorch distributed checkpoint, or a Trainer's `optimizer.pt`. Raises MidtrainError when it fits no parameter, or when
     a tensor has another shape.
     """
-    if (path / "optimizer.safetensors").exists():
-        from midtrain_dagster.train import checkpoint
-
-        saved = checkpoint.load(path)
-        found = saved.optimizer, float(saved.state["optimizer_steps"])
+    if (path / OPTIMIZER).exists():
+        found = load_file(path / OPTIMIZER), steps_of(path)
     elif path.is_file() and path.suffix == ".pt":
         found = from_trainer(path, model)
     elif (path / ".metadata").exists():
@@ -32,9 +52,22 @@ def load_moments(path: Path, model: Any) -> tuple[dict[str, Tensor], float]:
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save where you trust it, to an optimizer.pt"
         )
     else:
-        raise MidtrainError(f"{path}: no optimizer state (a checkpoint directory of ours, or a Trainer's optimizer.pt)")
+        raise MidtrainError(
+            f"{path}: no optimizer state (a model or checkpoint directory of ours, or a Trainer's optimizer.pt)"
+        )
     check_shapes(path, found[0], model)
     return found
+
+
+def steps_of(folder: Path) -> float:
+    """Steps that the moments in `folder` have seen: from their own header, or from the checkpoint's state."""
+    with safe_open(folder / OPTIMIZER, framework="pt") as file:
+        header = file.metadata() or {}
+    if "steps" in header:
+        return float(header["steps"])
+    from midtrain_dagster.train import checkpoint
+
+    return float(checkpoint.state(folder)["optimizer_steps"])
 
 
 def from_trainer(path: Path, model: Any) -> tuple[dict[str, Tensor], float]:

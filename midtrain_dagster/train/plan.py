@@ -68,7 +68,8 @@ class Guards:
     spike_window: int = 50
     spike_minimum: int = 20
     """Steps that must be in the window before anything counts as a spike."""
-    spike_action: Literal["skip", "stop"] = "skip"
+    spike_action: Literal["skip", "rollback", "stop"] = "skip"
+    """`rollback`: weights and moments of the last regular checkpoint, and on with the data after the spike (2204.02311, §5.1)."""
     max_skipped_in_a_row: int = 5
     general_validation: str = "general"
     """The validation set whose loss must not rise by more than `general_tolerance`."""
@@ -113,13 +114,18 @@ class TrainingPlan:
     distillation: Distillation = Distillation()
     guards: Guards = Guards()
     optimizer_state: str | None = None
-    """AdamW state to begin with: a checkpoint of ours, a PyTorch distributed checkpoint, or a Trainer's `optimizer.pt`."""
+    """AdamW state to begin with: a checkpoint of ours, a PyTorch distributed checkpoint, or a Trainer's `optimizer.pt`. None:
+    MODEL/optimizer.safetensors where the base model has one (`keep_optimizer` of the stage before), "none": start from zero."""
+    keep_optimizer: bool = False
+    """Write the moments to OUT/model/optimizer.safetensors, for a next stage to go on from; twice the model's size in fp32."""
     validation_every: int = 0
     """Steps between validations; 0: only before and after."""
     validation_sequences: int | None = None
     """At most so many sequences of each validation set."""
     checkpoint_every: int = 100
     keep_checkpoints: int = 1
+    tensorboard: bool = False
+    """Write OUT/tensorboard too; needs the tensorboard package."""
     seed: int = 0
     order_seed: int | None = None
     """None: sequences are read as they were packed; else in a random order by this seed, another in each epoch."""

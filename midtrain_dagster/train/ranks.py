@@ -44,10 +44,10 @@ class Ranks:
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so; every rank gets one answer."""
+        """Whether any rank says so; every rank gets one answer. It travels over gloo, so that no GPU waits for it."""
         if self.world == 1:
             return flag
-        return bool(self.total(torch.tensor(float(flag), device=self.device)))
+        return bool(self.total(torch.tensor(float(flag))))
 
     def wait(self) -> None:
         if self.world > 1:

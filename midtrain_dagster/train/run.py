@@ -5,21 +5,23 @@ only where Dagster started it. In OUT it writes
 
     plan.json       the plan that was run
     steps.jsonl     one JSON record a step
+    order.npy       with `order_seed`: the sequences in the order in which they were read
+    tensorboard/    the same for TensorBoard, where the plan asks for it
     state/          the newest checkpoints, see checkpoint.py
     model/          the trained model: safetensors, configuration, tokenizer
     training.json   summary, written last: where it exists, the run is complete
 
-SIGINT or SIGTERM saves a checkpoint after the step under way and exits with 130; the same command then goes on from there.
+SIGINT, SIGTERM or the death of the parent process saves a checkpoint of the last whole step and exits with 130; the same command
+then goes on from there. OUT is locked meanwhile: a second process waits, then refuses.
 """
 
 import json
 import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -28,18 +30,26 @@ from typing import TYPE_CHECKING, Any
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.sequences import Sequences
+from midtrain_dagster.train.lifeline import Interrupted, signals, sole_writer, stop_with_parent
 from midtrain_dagster.train.plan import TrainingPlan
+from midtrain_dagster.train.steplog import StepLog, Unlogged
 
 if TYPE_CHECKING:
     from midtrain_dagster.train.loop import Training
 
-NOT_OF_THE_RESULT = ("out", "checkpoint_every", "keep_checkpoints", "threads", "peak_flops", "model", "sequences", "validation")
+NOT_OF_THE_RESULT = (
+    "out",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "threads",
+    "peak_flops",
+    "tensorboard",
+    "model",
+    "sequences",
+    "validation",
+)
 """Fields that do not decide the weights, or whose content rather than name does."""
 INTERRUPTED = 130
-
-
-class Interrupted(MidtrainError):
-    """A signal ended the run after its checkpoint was saved."""
 
 
 def fingerprint(plan: TrainingPlan) -> str:
@@ -47,36 +57,44 @@ def fingerprint(plan: TrainingPlan) -> str:
     from midtrain_dagster.train.checkpoint import file_digest
 
     values = {name: value for name, value in asdict(plan).items() if name not in NOT_OF_THE_RESULT}
+    if plan.guards.spike_action == "rollback":
+        values["checkpoint_every"] = plan.checkpoint_every  # it decides how far a rollback goes
+    if plan.optimizer_state not in (None, "none"):
+        values["optimizer_state"] = file_digest(Path(plan.optimizer_state))
     values["model"] = file_digest(Path(plan.model))
     values["sequences"] = Sequences.open(Path(plan.sequences)).digest
     values["validation"] = {name: Sequences.open(Path(path)).digest for name, path in plan.validation.items()}
     return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def run(plan: TrainingPlan, emit: Callable[[str], None]) -> dict[str, Any]:
+def run(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Train as planned and return the summary; at once, where OUT already holds this very run.
 
-    `emit` takes lines for people, at most one a second. Raises Interrupted after a signal, MidtrainError when a guard found the
-    run broken (its model is not written) or the inputs do not fit together.
+    `emit` takes lines for people, at most one a second; `orphaned` says when to stop because nobody waits for the run any more.
+    Raises Interrupted then and after a signal, MidtrainError when a guard found the run broken (its model is not written), the
+    inputs do not fit together, or another process trains in OUT.
     """
     if plan.soup_seeds:
-        return run_soup(plan, emit)
+        return run_soup(plan, emit, orphaned)
     prepare_environment(plan)
     from midtrain_dagster.train.ranks import Ranks
 
-    ranks = Ranks.join()
-    try:
-        out, mark = Path(plan.out), fingerprint(plan)
-        if (done := finished(out, mark)) is not None:
-            emit(f"{out}: this run is complete already")
-            return done
-        with signals() as stop:
-            return _train(plan, ranks, mark, emit if ranks.rank == 0 else lambda line: None, stop)
-    finally:
-        ranks.leave()
+    out = Path(plan.out)
+    leads = os.environ.get("RANK", "0") == "0"
+    say = emit if leads else lambda line: None
+    with signals() as signalled, sole_writer(out, say) if leads else nullcontext():
+        ranks = Ranks.join()
+        try:
+            mark = fingerprint(plan)
+            if (done := finished(out, mark)) is not None:
+                say(f"{out}: this run is complete already")
+                return done
+            return _train(plan, ranks, mark, say, lambda: signalled() or orphaned())
+        finally:
+            ranks.leave()
 
 
-def run_soup(plan: TrainingPlan, emit: Callable[[str], None]) -> dict[str, Any]:
+def run_soup(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """One run for each seed in OUT/seed-N, each resumable, and the mean of their weights in OUT/model.
 
     The summary is the last run's, with the soup's digest, all steps' tokens, and each run's summary under `runs`. Validation
@@ -87,7 +105,8 @@ def run_soup(plan: TrainingPlan, emit: Callable[[str], None]) -> dict[str, Any]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise MidtrainError("soup_seeds: run the seeds one by one under torchrun, then average them with train.soup.soup")
     out = Path(plan.out)
-    runs = [run(replace(plan, soup_seeds=(), order_seed=seed, out=str(out / f"seed-{seed}")), emit) for seed in plan.soup_seeds]
+    each = [replace(plan, soup_seeds=(), order_seed=seed, out=str(out / f"seed-{seed}")) for seed in plan.soup_seeds]
+    runs = [run(one, emit, orphaned) for one in each]
     digest = soup([Path(one["model"]) for one in runs], out / "model")
     totals = {name: sum(one[name] for one in runs) for name in ("steps", "tokens", "seconds")}
     mark = blake2b("".join(one["fingerprint"] for one in runs).encode(), digest_size=16).hexdigest()
@@ -129,26 +148,40 @@ def _train(plan: TrainingPlan, ranks: Any, mark: str, emit: Callable[[str], None
     elif ranks.rank == 0:
         begin_afresh(plan)
     ranks.wait()
-    earlier = steps_so_far(out, training.step) if ranks.rank == 0 else []
     progress = Progress(emit, "train", "tokens", planned_tokens(training))
-    with (out / "steps.jsonl").open("a") if ranks.rank == 0 else open(os.devnull, "w") as log:
+    with StepLog(out, training.step, plan.tensorboard) if ranks.rank == 0 else Unlogged() as log:
         for record in loop.steps(training, stop):
-            print(json.dumps(record), file=log, flush=True)
-            earlier.append(record)
+            log.add(record)
             progress.label = line_of(record, training.times.steps)
             progress.advance(training.tokens - progress.done)
+        log.validated(training.validations)
     progress.close()
-    if training.stopped == "interrupted":
+    if training.stopped == loop.INTERRUPTED:
         raise Interrupted(f"{out}: interrupted after step {training.step}; the same command goes on from there")
     refuse_broken(training)
     digest = loop.finish(training)
-    summary = summarize(training, earlier, digest, time.monotonic() - started)
+    summary = summarize(training, log.records, digest, time.monotonic() - started)
     if ranks.rank == 0:
+        write_order(training, out / "order.npy")
         (out / "training.json.partial").write_text(json.dumps(summary, indent=2))
         (out / "training.json.partial").replace(out / "training.json")
         shutil.rmtree(out / "state", ignore_errors=True)
     ranks.wait()
     return summary
+
+
+def write_order(training: "Training", file: Path) -> None:
+    """Where the order is not the packed one: the numbers of the sequences in the order in which they were read.
+
+    A record of steps.jsonl says in `sequences` how many of them had been read when its step was done.
+    """
+    import numpy as np
+
+    from midtrain_dagster.train.batches import sequences_between
+
+    read = int(training.times.offsets[training.step])
+    if training.plan.order_seed is not None:
+        np.save(file, sequences_between(0, read, training.data.count, training.plan.order_seed))
 
 
 def newest(out: Path, mark: str) -> Path | None:
@@ -162,20 +195,11 @@ def newest(out: Path, mark: str) -> Path | None:
 def begin_afresh(plan: TrainingPlan) -> None:
     """Clear what another run left in OUT, and write the plan."""
     out = Path(plan.out)
-    for folder in ("state", "model"):
+    for folder in ("state", "model", "tensorboard"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    for file in ("steps.jsonl", "training.json"):
+    for file in ("steps.jsonl", "training.json", "order.npy"):
         (out / file).unlink(missing_ok=True)
     plan.write(out / "plan.json")
-
-
-def steps_so_far(out: Path, step: int) -> list[dict[str, Any]]:
-    """Records up to `step`; later ones, whose work was lost, are cut off the file."""
-    file = out / "steps.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    kept = lines[:step]
-    file.write_text("".join(line + "\n" for line in kept))
-    return [json.loads(line) for line in kept]
 
 
 def planned_tokens(training: "Training") -> int:
@@ -190,11 +214,11 @@ def refuse_broken(training: "Training") -> None:
     """Weights that are not finite, or a run that a guard ended as broken, never become a model."""
     import torch
 
+    if training.stopped and not training.stopped.startswith("general loss"):
+        raise MidtrainError(f"training ended at step {training.step}: {training.stopped}; lower the learning rate")
     bad = [name for name, tensor in training.weights.masters.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise MidtrainError(f"training diverged: {len(bad)} weight tensors are not finite, {bad[0]} among them")
-    if training.stopped and not training.stopped.startswith("general loss"):
-        raise MidtrainError(f"training ended at step {training.step}: {training.stopped}; lower the learning rate")
 
 
 def summarize(training: "Training", records: list[dict[str, Any]], digest: str, seconds: float) -> dict[str, Any]:
@@ -218,6 +242,7 @@ def summarize(training: "Training", records: list[dict[str, Any]], digest: str, 
             for name in plan.validation
         },
         "validations": validations,
+        "optimizer_state": training.carried_from,
         "guards": {**training.watch.counts, "general_before": training.watch.general_before},
         "seconds": round(seconds, 2),
         "tokens_per_second": round(sorted(r["tokens_per_second"] for r in records)[len(records) // 2], 1) if records else None,
@@ -230,40 +255,22 @@ def summarize(training: "Training", records: list[dict[str, Any]], digest: str, 
     }
 
 
-@contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came since; a second one ends the process as usual."""
-    came: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        came.append(number)
-        signal.signal(number, previous[number])
-
-    previous: dict[int, Any] = {}
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        try:
-            previous[number] = signal.signal(number, note)
-        except ValueError:  # not the main thread: whoever runs us there handles signals
-            break
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the plan named on the command line; the summary goes to standard output as one JSON object."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1:
         raise SystemExit("usage: python -m midtrain_dagster.train.run PLAN.json")
     leader = os.environ.get("RANK", "0") == "0"
+    launched = {"DAGSTER_PIPES_CONTEXT", "TORCHELASTIC_RUN_ID", "MIDTRAIN_STOP_WITH_PARENT"} & set(os.environ)
+    orphaned = (
+        stop_with_parent() if launched else lambda: False
+    )  # a person's shell may close; what a program launched ends with it
     try:
         plan = TrainingPlan.read(Path(given[0]))
         if leader and "DAGSTER_PIPES_CONTEXT" in os.environ:
-            summary = run_in_pipes(plan)
+            summary = run_in_pipes(plan, orphaned)
         else:
-            summary = run(plan, lambda line: print(line, file=sys.stderr, flush=True))
+            summary = run(plan, tell, orphaned)
         if leader:
             print(json.dumps(summary))
     except Interrupted as error:
@@ -274,12 +281,18 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
 
 
-def run_in_pipes(plan: TrainingPlan) -> dict[str, Any]:
+def tell(line: str) -> None:
+    """A line on standard error; when nobody reads it any more, training still ends in order."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def run_in_pipes(plan: TrainingPlan, orphaned: Callable[[], bool]) -> dict[str, Any]:
     """The same, its progress in the log of the Dagster run that started it, its summary as the asset's metadata."""
     from dagster_pipes import open_dagster_pipes
 
     with open_dagster_pipes() as pipes:
-        summary = run(plan, pipes.log.info)
+        summary = run(plan, pipes.log.info, orphaned)
         if pipes.is_asset_step and len(pipes.asset_keys) == 1:
             pipes.report_asset_materialization(metadata=metadata(summary))
         pipes.report_custom_message(summary)

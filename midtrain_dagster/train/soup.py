@@ -11,13 +11,13 @@ def soup(models: Sequence[Path], out: Path, weights: Sequence[float] | None = No
     """Write the weighted mean of model directories of one shape; returns the digest of its weights.
 
     The sum is taken in float64 and stored in the first model's type. `weights` default to equal ones and are divided by their
-    sum. Configuration and tokenizer are the first model's. Raises MidtrainError when tensors differ in name or shape.
+    sum. Configuration and tokenizer are the first model's; optimizer moments are not averaged, a next stage starts from zero. Raises MidtrainError when tensors differ in name or shape.
     """
     import torch
     from safetensors.torch import load_file, save_file
 
     from midtrain_dagster.train.checkpoint import digest
-    from midtrain_dagster.train.models import copy_tokenizer, require_safetensors
+    from midtrain_dagster.train.models import copy_tokenizer, require_safetensors, weight_files
 
     if not models or (weights is not None and (len(weights) != len(models) or sum(weights) <= 0)):
         raise MidtrainError("a soup needs models, and as many weights (with a positive sum) as models, or none")
@@ -26,7 +26,7 @@ def soup(models: Sequence[Path], out: Path, weights: Sequence[float] | None = No
     types: dict[str, torch.dtype] = {}
     for path, share in zip(models, shares, strict=True):
         require_safetensors(path)
-        tensors = {name: t for file in sorted(path.glob("*.safetensors")) for name, t in load_file(file).items()}
+        tensors = {name: t for file in weight_files(path) for name, t in load_file(file).items()}
         if total and {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in total.items()}:
             raise MidtrainError(
                 f"{path}: its tensors differ in name or shape from those of {models[0]}; they cannot be averaged"

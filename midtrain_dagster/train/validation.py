@@ -1,5 +1,6 @@
 """Loss on held-out packed documents. Imported only inside functions (it imports torch)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from midtrain_dagster.train.ranks import Ranks
 
 
 @torch.no_grad()
-def validate(objective: nn.Module, data: Sequences, ranks: Ranks, micro: int, limit: int | None = None) -> dict[str, Any]:
+def validate(
+    objective: nn.Module, data: Sequences, ranks: Ranks, micro: int, limit: int | None = None,
+    heed: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:  # fmt: skip
     """Mean cross-entropy in nats per token: over all targets, by component, and by position in the document.
 
-    Positions go in bins [1, 2), [2, 4), [4, 8) …, keyed by their lower bound: a model that uses long context has a loss that
+    `heed` is called before every micro-batch; it ends the validation by raising. Positions go in bins [1, 2), [2, 4), [4, 8) …, keyed by their lower bound: a model that uses long context has a loss that
     still falls in the last of them. Components are numbered as the validation data numbers them.
     """
     rows = np.arange(data.count if limit is None else min(limit, data.count))
@@ -26,6 +30,7 @@ def validate(objective: nn.Module, data: Sequences, ranks: Ranks, micro: int, li
     by_component = torch.zeros(len(data.components), 2, dtype=torch.float64, device=ranks.device)
     by_position = torch.zeros(bins, 2, dtype=torch.float64, device=ranks.device)
     for batch in micro_batches(data, rows, micro, ranks.rank, ranks.world, ranks.device):
+        heed()
         target = batch["target"][:, 1:]
         component, position = batch["component"][:, 1:][target].long(), batch["position"][:, 1:][target]
         batch["component"] = torch.zeros_like(batch["component"])  # the objective counts the training data's components

@@ -1,0 +1,43 @@
+"""Whether a run began where the base model left off, or the handover threw its loss up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Handover:
+    """The component whose loss rose most over the first steps, in nats per token."""
+
+    component: str
+    base: float
+    """The base model's loss: on held-out text of the component, else on the component's first step, before any update."""
+    first: float
+    """The mean over the first steps."""
+    jump: float
+    passed: bool
+
+
+def handover_jump(
+    summary: dict[str, Any], steps: Sequence[dict[str, Any]], tolerance: float = 0.2, window: int = 10
+) -> Handover | None:
+    """Compare the first `window` steps that hold a component with the base model, component by component.
+
+    Moments that start at zero, or a rate far above the one at which the base ended, show as a rise that later steps win back:
+    the end of the curve looks healthy. Steps of one component differ in difficulty by a few tenths of a nat where a batch is
+    small; `tolerance` is in nats and should be above that. `summary` is training.json, `steps` the records of steps.jsonl.
+    None where no component appears in two steps.
+    """
+    held_out: dict[str, float] = {}
+    for sides in summary["validation"].values():
+        for name, loss in sides["before"]["components"].items():
+            held_out.setdefault(name, loss)
+    found = []
+    for name in sorted({name for record in steps for name in record["components"]}):
+        losses = [r["components"][name] for r in steps if r["components"].get(name) is not None]
+        if len(losses) < 2:
+            continue
+        base, first = held_out.get(name, losses[0]), fmean(losses[1 : window + 1])
+        found.append(Handover(name, base, first, first - base, first - base <= tolerance))
+    return max(found, key=lambda handover: handover.jump, default=None)
