@@ -101,7 +101,7 @@ def _array(file: BinaryIO, limit: int) -> Iterator[tuple[int, Any]]:
             value, stop = decoder.raw_decode(buffer, at)
             if stop >= len(buffer) and not ended:
                 raise ValueError("may go on")
-            yield number, value
+            yield number, value if stop - at <= limit else Rejected("", "record too large", f"more than {limit} characters")
             number, at = number + 1, stop
         except (ValueError, RecursionError) as error:
             if ended or len(buffer) - at > limit:
@@ -138,8 +138,9 @@ def arrow(path: Path, name: str) -> Iterator[Row | Rejected]:
 
     number = 0
     try:
-        with pyarrow.memory_map(str(path)) as file:
+        with pyarrow.OSFile(str(path)) as file:
             for batch in _arrow_batches(file):
+                batch.validate(full=True)  # offsets of a damaged file would be followed to anywhere in memory
                 for start in range(0, batch.num_rows, ROWS):
                     for values in batch.slice(start, ROWS).to_pylist():
                         number += 1

@@ -7,15 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from midtrain_dagster.collect import responses
 from midtrain_dagster.collect.charsets import decode
 from midtrain_dagster.collect.html import Page
 from midtrain_dagster.collect.records import Items, Record, Rejected, because, instant, language_code
+from midtrain_dagster.collect.streams import damaged
 
 SUFFIXES = (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz")
 WINDOW = 1 << 20
+PIECE = 16 << 10
+LARGEST_HEADER = 1 << 20
+SMALL = 512  # of Zstandard, whose ratio is not bounded
+GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 def pages(path: Path, name: str, limit: int) -> Iterator[Page | Rejected]:
@@ -83,8 +88,8 @@ def _records(path: Path, name: str, limit: int, kind: str) -> Iterator[tuple[Any
                 yield held
             return
         except (OSError, ValueError, zlib.error) as error:
-            yield from _broken(path, name, last, held, error)
             offset = _next_record(path, last + 1)
+            yield from _broken(path, name, last, held, offset, error)
 
 
 def _read(record: Any, location: str, limit: int, kind: str) -> tuple[Any, bytes, str] | Rejected | None:
@@ -100,39 +105,66 @@ def _read(record: Any, location: str, limit: int, kind: str) -> tuple[Any, bytes
     return (dict(record.headers.items()), body, location) if wanted else None
 
 
-def _broken(path: Path, name: str, last: int, held: Any, error: Exception) -> Iterator[tuple[Any, bytes, str] | Rejected]:
-    """What the record before the break and the break itself become."""
+def _broken(
+    path: Path, name: str, last: int, held: Any, following: int | None, error: Exception
+) -> Iterator[tuple[Any, bytes, str] | Rejected]:
+    """What the record before the break and the break itself become. `following`: where reading goes on."""
     if held is None or isinstance(held, Rejected):
         yield held or Rejected(f"{name}@{last}", "broken WARC record", because(error))
-    elif _length_is_right(path, last, len(held[1])):
-        yield held
-        yield Rejected(f"{name}@{last}+", "broken WARC record", because(error))
-    else:
+        return
+    end = _end(path, last, len(held[1]))
+    if end is None:
         yield Rejected(held[2], "wrong record length", f"Content-Length {len(held[1])} does not end where the record does")
+        return
+    yield held
+    if end != following:  # else the break is in a record that will be met again, and counted then
+        yield Rejected(f"{name}@{last}+", "broken WARC record", because(error))
 
 
-def _length_is_right(path: Path, offset: int, length: int) -> bool:
-    """Whether the record at `offset` is followed by the two line ends that close it."""
+def _end(path: Path, offset: int, length: int) -> int | None:
+    """Where the record at `offset` ends in the file; None where the two line ends that close it are not where they should be."""
+    data, start, end = b"", 3, -1
+    try:
+        for piece, at in _member(path, offset):
+            data, end = data + piece, at
+            start = data.find(b"\r\n\r\n") + 4
+            if len(data) > (start + length + 4 if start > 3 else LARGEST_HEADER):
+                break
+    except damaged():
+        pass  # what came before the damage tells
+    if start == 3 or data[start + length : start + length + 4] != b"\r\n\r\n":
+        return None
+    return end if end >= 0 else offset + start + length + 4
+
+
+def _member(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
+    """The bytes from `offset` on, decompressed, of one gzip member or Zstandard frame or of the rest of a plain file.
+
+    With each piece goes where in the file it ends, -1 for a plain file.
+    """
     with path.open("rb") as file:
         file.seek(offset)
-        stream: BinaryIO = gzip.GzipFile(fileobj=file) if file.read(2) == b"\x1f\x8b" else file  # type: ignore[assignment]
+        magic = file.read(4)
         file.seek(offset)
-        try:
-            head = stream.read(64 << 10)
-            start = head.find(b"\r\n\r\n") + 4
-            rest = head[start : start + length + 4]
-            while len(rest) < length + 4 and (more := stream.read(length + 4 - len(rest))):
-                rest += more
-        except (OSError, EOFError, zlib.error):
-            return False
-    return start > 3 and rest[length : length + 4] == b"\r\n\r\n"
+        if magic == ZSTANDARD:
+            import zstandard
+
+            frame = zstandard.ZstdDecompressor().decompressobj()
+            while not frame.eof and (held := file.read(SMALL)):
+                yield frame.decompress(held), file.tell() - len(frame.unused_data)
+        elif magic.startswith(GZIP):
+            inflater = zlib.decompressobj(31)
+            while not inflater.eof and (held := inflater.unconsumed_tail or file.read(PIECE)):
+                yield inflater.decompress(held, WINDOW), file.tell() - len(inflater.unused_data)
+        else:
+            yield from ((piece, -1) for piece in iter(lambda: file.read(PIECE), b""))
 
 
 def _next_record(path: Path, offset: int) -> int | None:
     """Where the next record starts from `offset` on: a gzip member, a Zstandard frame or a version line; None at the end."""
     with path.open("rb") as file:
         start = file.read(4)
-        mark = start[:3] if start.startswith(b"\x1f\x8b") else start if start == b"\x28\xb5\x2f\xfd" else b"WARC/1."
+        mark = start[:3] if start.startswith(GZIP) else start if start == ZSTANDARD else b"WARC/1."
         file.seek(offset)
         window = b""
         while chunk := file.read(WINDOW):
