@@ -73,14 +73,14 @@ def read(source: Source, root: Path, workers: int = 1) -> Items:
     if isinstance(source, Crawl | CommonCrawl):
         network = Network(source.agent, source.allow_private, source.seconds)
         fetched = crawl.pages(source, network) if isinstance(source, Crawl) else common_crawl.pages(source, root, network)
-        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), fetched, workers)
+        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), fetched, workers, _size)
     base = places.base(source.location, root)
     named = [(path, places.relative(path, base)) for path in paths(source, root)]
     if isinstance(source, Text):
         return text.read(named, source.max_record_bytes, source.encoding)
     if isinstance(source, Warc):
         found = _each(named, partial(warc.pages, limit=source.max_record_bytes))
-        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), found, workers)
+        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), found, workers, _size)
     return _each(named, FILES[source.kind](source))
 
 
@@ -90,6 +90,10 @@ def _each(named: list[tuple[Path, str]], reader: Callable[[Path, str], Iterator[
             yield Rejected(name, "empty file")
         else:
             yield from reader(path, name)
+
+
+def _size(page: html.Page | Rejected) -> int:
+    return 0 if isinstance(page, Rejected) else len(page.body)
 
 
 def page_record(page: html.Page | Rejected, extractor: Any, fast: bool) -> Record | Rejected:

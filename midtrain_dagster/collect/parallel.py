@@ -2,18 +2,21 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 CHUNK = 32  # items sent to a worker at a time
+CHUNK_BYTES = 4 << 20  # or fewer, where they are large
 AHEAD = 4  # chunks a worker that wait or are being worked on
 
 
-def ordered_map(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """`map(function, items)`, by `workers` processes. At most a few chunks are held, however many items there are.
+def ordered_map(
+    function: Callable[[A], B], items: Iterable[A], workers: int, size: Callable[[A], int] = lambda item: 0
+) -> Iterator[B]:
+    """`map(function, items)`, by `workers` processes. At most a few chunks are held, however many items there are; `size`
+    tells an item's bytes.
 
     The function and its arguments must be picklable. Processes are started fresh (forkserver): nothing of this
     process's threads or handles is inherited.
@@ -28,7 +31,7 @@ def ordered_map(function: Callable[[A], B], items: Iterable[A], workers: int) ->
     waiting: deque[Future[list[B]]] = deque()
     pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
     try:
-        while chunk := list(islice(source, CHUNK)):
+        while chunk := _chunk(source, size):
             waiting.append(pool.submit(_each, function, chunk))
             if len(waiting) >= AHEAD * workers:
                 yield from waiting.popleft().result()
@@ -36,6 +39,17 @@ def ordered_map(function: Callable[[A], B], items: Iterable[A], workers: int) ->
             yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunk(items: Iterator[A], size: Callable[[A], int]) -> list[A]:
+    chunk: list[A] = []
+    total = 0
+    for item in items:
+        chunk.append(item)
+        total += size(item)
+        if len(chunk) >= CHUNK or total >= CHUNK_BYTES:
+            break
+    return chunk
 
 
 def _each(function: Callable[[A], B], chunk: list[A]) -> list[B]:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command("collect")
     def collect(
-        kind: str = typer.Argument(help="Format: warc, wet, jsonl, parquet, text, code, …"),
+        kind: str = typer.Argument(help="Format: warc, wet, jsonl, parquet, text, code, crawl, common_crawl, …"),
         location: str = typer.Argument(help="File, directory, glob or URL."),
         *,
         out: Annotated[Path, typer.Option("--out", help="Directory for documents.parquet and rejected_records.parquet.")],
@@ -29,8 +30,11 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option(help="Another setting of the format, as key=value (value as YAML). Repeatable.")
         ] = None,
         workers: int = typer.Option(1, min=1, help="Processes that extract text from HTML."),
+        list_only: bool = typer.Option(
+            False, "--list-only", help="common_crawl: write which records to fetch (records.parquet), and fetch none."
+        ),
     ) -> None:
-        """Collect documents from files of one format."""
+        """Collect documents from files of one format, a website or an index of Common Crawl."""
         settings = {
             "kind": kind,
             "name": name,
@@ -39,7 +43,8 @@ def register(app: typer.Typer) -> None:
             "license": license,
             **_options(option or []),
         }
-        console.result(_collect({key: value for key, value in settings.items() if value is not None}, out, workers))
+        given = {key: value for key, value in settings.items() if value is not None}
+        console.result(_list(given, out) if list_only else _collect(given, out, workers))
 
 
 def _options(given: list[str]) -> dict[str, Any]:
@@ -79,3 +84,44 @@ def _collect(settings: dict[str, Any], out: Path, workers: int) -> dict[str, Any
     seconds = round(time.perf_counter() - started, 3)
     counts = dict(sorted(reasons.items()))
     return {"read": kept + sum(counts.values()), "kept": kept, "rejected": counts, "seconds": seconds, "bytes": size}
+
+
+def _list(settings: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write the records that a Common Crawl index names, with the bytes that fetching them would take."""
+    import polars as pl
+
+    from midtrain_dagster.collect.common_crawl import Entry, entries
+    from midtrain_dagster.collect.network import Network
+    from midtrain_dagster.documents import rejected
+    from midtrain_dagster.files import ParquetSink
+    from midtrain_dagster.project.sources import CommonCrawl, source
+
+    started = time.perf_counter()
+    schema = pl.Schema({name: pl.Int64 if kind is int else pl.String for name, kind in Entry.__annotations__.items()})
+    checked = source(settings, where="midtrain collect")
+    if not isinstance(checked, CommonCrawl):
+        raise MidtrainError("--list-only is for common_crawl: other formats have no index")
+    network = Network(checked.agent, checked.allow_private, checked.seconds)
+    listed = size = 0
+    reasons: Counter[str] = Counter()
+    with ParquetSink(out / "records.parquet") as records, ParquetSink(out / "rejected_records.parquet") as lost:
+        records.write(pl.DataFrame(schema=schema))
+        lost.write(rejected([]))
+        items = entries(checked, Path.cwd(), network)
+        while batch := list(islice(items, 10_000)):
+            found = [item for item in batch if isinstance(item, Entry)]
+            broken = [{"source": checked.name, **item._asdict()} for item in batch if not isinstance(item, Entry)]
+            records.write(pl.DataFrame(found, schema=schema, orient="row"))
+            lost.write(rejected(broken))
+            listed += len(found)
+            size += sum(item.length for item in found)
+            reasons.update(item["reason"] for item in broken)
+    counts = dict(sorted(reasons.items()))
+    seconds = round(time.perf_counter() - started, 3)
+    return {
+        "read": listed + sum(counts.values()),
+        "listed": listed,
+        "rejected": counts,
+        "seconds": seconds,
+        "bytes_to_fetch": size,
+    }

@@ -116,7 +116,7 @@ FILES: dict[tuple[str, str], Callable[[], bytes]] = {
     ("stackexchange", "a.7z"): seven,
     ("text", "a.txt"): lambda: b"*** START OF THE PROJECT GUTENBERG EBOOK X ***\n" + STORY.encode(),
     ("epub", "a.epub"): epub,
-    ("common_crawl", "a.cdxj"): lambda: b'a 1 {"url": "http://a.example/", "filename": "x", "offset": "0", "length": "9", "status": "200"}\n' * 3,
+    ("common_crawl", "a.cdxj"): lambda: b'a 1 {"url": "http://a.example/", "filename": "x", "offset": "0", "length": "9", "status": "200", "mime": "text/html"}\n' * 3,
     ("code", "a.py"): lambda: b"# coding: latin-1\nimport os\n" * 20,
     ("docstrings", "a.py"): lambda: b'def f(a, b=1):\n    """Add.\n\n    >>> f(1)\n    2\n    """\n',
 }  # fmt: skip
