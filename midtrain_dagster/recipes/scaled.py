@@ -7,6 +7,7 @@ proxy runs and benchmarks, of which so small a run says nothing; bits per byte o
 """
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from pydantic import Field
@@ -32,7 +33,9 @@ class Size(Settings):
     peak_learning_rate: float = Field(gt=0)
     precision: str = "auto"
     held_out: HeldOut
-    without: tuple[str, ...] = Field((), description="components that lack documents; the others share their part in proportion")
+    without: tuple[str, ...] = Field(
+        (), description="components that lack documents; the others share their part in proportion"
+    )
 
 
 SIZES: dict[str, Size] = {
@@ -94,7 +97,7 @@ def _steps_a_sequence(batch: int, stages: tuple[BatchStage, ...]) -> float:
     ordered = sorted(stages, key=lambda stage: stage.after)
     borders = [0.0, *(stage.after for stage in ordered), 1.0]
     sizes = [batch, *(stage.sequences for stage in ordered)]
-    return sum((end - begin) / size for begin, end, size in zip(borders, borders[1:], sizes, strict=True))
+    return sum((end - begin) / size for (begin, end), size in zip(pairwise(borders), sizes, strict=True))
 
 
 def _base(size: Size, context: Context | None) -> Base:
@@ -111,7 +114,8 @@ def _mixture(mixture: Mixture, size: Size) -> Mixture:
     components = [
         component.model_copy(
             update={
-                "where": component.where and TOKEN_BOUND.sub(lambda m: m[1] + str(min(int(m[2]), size.sequence_length)), component.where),
+                "where": component.where
+                and TOKEN_BOUND.sub(lambda m: m[1] + str(min(int(m[2]), size.sequence_length)), component.where),
                 "share": component.share and component.share / part,
             }
         )
