@@ -31,8 +31,13 @@ def mapping(source: Jsonl | Parquet | Arrow) -> Columns:
     return Columns.check({**entry["columns"], **own}, where=f"{source.name}: preset {source.preset}")
 
 
-def documents(rows: Iterator[Row | Rejected], columns: Columns) -> Items:
-    """Each row as a record. Its name inside the source is its own id, else its file and line."""
+def rights(source: Jsonl | Parquet | Arrow) -> str | None:
+    """The licence of records that name none: the source's own, or its preset's."""
+    return source.license or (corpora().get(source.preset, {}).get("license") if source.preset else None)
+
+
+def documents(rows: Iterator[Row | Rejected], columns: Columns, license: str | None = None) -> Items:
+    """Each row as a record. Its name inside the source is its own id, else its file and line. `license`: where it names none."""
     used = {value for value in columns.model_dump().values() if value}
     for row in rows:
         if isinstance(row, Rejected):
@@ -45,13 +50,15 @@ def documents(rows: Iterator[Row | Rejected], columns: Columns) -> Items:
             )
             continue
         own = value_at(row.values, columns.id)
-        url, rights = value_at(row.values, columns.url), value_at(row.values, columns.license)
+        url, named = value_at(row.values, columns.url), value_at(row.values, columns.license)
+        if isinstance(named, list):  # the Stack names all licences found in a repository
+            named = " AND ".join(sorted({name for name in named if isinstance(name, str)}))
         yield Record(
             str(own) if isinstance(own, str | int) and own != "" else row.location,
             text,
             row.location,
             url=url if isinstance(url, str) else None,
-            license=rights if isinstance(rights, str) else None,
+            license=named if isinstance(named, str) and named else license,
             language=language_code(value_at(row.values, columns.language)),
             created=instant(value_at(row.values, columns.created)),
             metadata={key: value for key, value in row.values.items() if key not in used},

@@ -16,6 +16,12 @@ from midtrain_dagster.collect.records import Items, Record, Rejected, because, i
 from midtrain_dagster.collect.streams import damaged
 
 SUFFIXES = (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz")
+LANGUAGES = (  # ISO 639-3 and 639-1, of the languages that most of the web is in
+    "eng:en deu:de fra:fr spa:es ita:it por:pt rus:ru zho:zh jpn:ja nld:nl pol:pl tur:tr kor:ko ara:ar ces:cs swe:sv vie:vi "
+    "ind:id ukr:uk fas:fa ell:el hun:hu ron:ro dan:da fin:fi nor:no heb:he hin:hi tha:th bul:bg cat:ca hrv:hr srp:sr slk:sk "
+    "slv:sl lit:lt lav:lv est:et msa:ms ben:bn tam:ta urd:ur kat:ka hye:hy eus:eu glg:gl sqi:sq isl:is lat:la mkd:mk"
+)
+TWO_LETTERS = dict(pair.split(":") for pair in LANGUAGES.split())
 WINDOW = 1 << 20
 PIECE = 16 << 10
 LARGEST_HEADER = 1 << 20
@@ -50,19 +56,8 @@ def texts(path: Path, name: str, limit: int) -> Items:
 
 def _two_letters(languages: str | None) -> str | None:
     """Common Crawl writes ISO 639-3, the main language first (`eng,deu`)."""
-    names = {
-        "eng": "en",
-        "deu": "de",
-        "fra": "fr",
-        "spa": "es",
-        "ita": "it",
-        "por": "pt",
-        "rus": "ru",
-        "zho": "zh",
-        "jpn": "ja",
-    }
     first = (languages or "").split(",")[0]
-    return names.get(first, first if len(first) == 2 else None)
+    return TWO_LETTERS.get(first, first if len(first) == 2 else None)
 
 
 def _records(path: Path, name: str, limit: int, kind: str) -> Iterator[tuple[Any, bytes, str] | Rejected]:

@@ -236,6 +236,24 @@ def test_7z_without_py7zr_says_what_to_install(tmp_path: Path, monkeypatch: pyte
         run(tmp_path, "stackexchange", "a.7z")
 
 
+def test_presets_bring_licences_and_the_stack_names_several(tmp_path: Path) -> None:
+    stack = [
+        {"content": "x = 1", "hexsha": "a1", "max_stars_repo_licenses": ["MIT", "Apache-2.0"]},
+        {"content": "y = 2", "hexsha": "a2"},
+    ]
+    pl.DataFrame(
+        stack, schema={"content": pl.String, "hexsha": pl.String, "max_stars_repo_licenses": pl.List(pl.String)}
+    ).write_parquet(tmp_path / "s.parquet")
+    assert run(tmp_path, "parquet", "s.parquet", preset="the_stack")[0]["license"].to_list() == ["Apache-2.0 AND MIT", None]
+    (tmp_path / "c.jsonl").write_text(
+        json.dumps({"text": STORY, "url": "https://a.example/", "timestamp": "2019-04-25T12:57:54Z"})
+    )
+    assert run(tmp_path, "jsonl", "c.jsonl", preset="c4")[0]["license"].to_list() == ["ODC-By-1.0"]
+    assert run(tmp_path, "jsonl", "c.jsonl", preset="c4", license="CC0-1.0")[0]["license"].to_list() == ["CC0-1.0"]
+    with pytest.raises(MidtrainError, match="no preset"):
+        run(tmp_path, "jsonl", "c.jsonl", preset="c5")
+
+
 def test_wikitext_comments_tables_and_nested_captions() -> None:
     text = "<!-- cite with <ref> --> '''A''' is.<ref name=x/> [[File:a.png|thumb|of [[b]] and [[c|d]]]] End.\n{| class=x\n| {{t|}} || 1\n{|\n| in\n|}\n|}\nLast<ref>\ngone</ref>."
     assert plain(text) == "A is.  End.\n\nLast."
