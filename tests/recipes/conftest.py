@@ -11,18 +11,19 @@ ENGLISH = (
     "river mill water wheel letter box stair sister map surveyor evening square baker oven smoke wood pear tree week fruit "
     "road bridge winter harvest school window garden stone market ship captain island weather morning lamp table clock story "
     "teacher village forest bird horse field engine station train paper pencil music violin dinner bread cheese apple"
-).split()
+)
 GERMAN = (
     "der Fluss die Mühle das Wasser ein Brief unter der Treppe und die Schwester mit einer Karte am Abend auf dem Platz nicht "
     "der Bäcker aus dem Ofen von dem Rauch das Holz der Birnbaum in der Woche über die Brücke im Winter zur Schule durch das "
     "Fenster neben dem Garten für den Markt auf dem Schiff ohne den Kapitän bei jedem Wetter am Morgen unter der Lampe"
-).split()
+)
 
 
-def words(seed: str, count: int, vocabulary: list[str] = ENGLISH) -> str:
+def words(seed: str, count: int, vocabulary: str = ENGLISH) -> str:
     """Sentences of eight random words, the same for the same seed."""
     draw = random.Random(seed)
-    drawn = [draw.choice(vocabulary) for _ in range(count)]
+    choices = vocabulary.split()
+    drawn = [draw.choice(choices) for _ in range(count)]
     joiner = " the " if vocabulary is ENGLISH else " "
     sentences = [joiner.join(drawn[i : i + 8]) for i in range(0, count, 8)]
     return " ".join(f"{'The ' if vocabulary is ENGLISH else ''}{sentence}." for sentence in sentences)
@@ -39,20 +40,17 @@ def sum_of(seed: int) -> str:
 def function(seed: int, lines: int) -> str:
     """A function of random assignments."""
     draw = random.Random(f"function {seed}")
-    names = [draw.choice(ENGLISH) for _ in range(lines)]
+    names = draw.choices(ENGLISH.split(), k=lines)
     body = "".join(f"    {name} = n * {draw.randrange(99)} + {draw.randrange(99)}\n" for name in names)
-    return f"def {draw.choice(ENGLISH)}_{seed}(n: int) -> int:\n{body}    return {names[-1]}\n"
+    return f"def {draw.choice(ENGLISH.split())}_{seed}(n: int) -> int:\n{body}    return {names[-1]}\n"
 
 
 SOURCES = {
-    "pages": ("web", lambda i: words(f"page {i}", 40)),
-    "sums": ("math", sum_of),
-    "notes": ("prose", lambda i: words(f"note {i}", 12)),
-    "chapters": ("prose", lambda i: words(f"chapter {i}", 120)),
-    "snippets": ("code", lambda i: function(i, 2)),
-    "modules": ("code", lambda i: function(1000 + i, 30)),
-    "answers": ("qa", lambda i: f"Question: what about the {words(f'q {i}', 6)}\nAnswer: {words(f'a {i}', 12)}"),
-    "seiten": ("web", lambda i: words(f"Seite {i}", 60, GERMAN)),
+    "pages": ("web", [lambda i: words(f"page {i}", 40), lambda i: words(f"Seite {i}", 60, GERMAN)]),
+    "sums": ("math", [sum_of]),
+    "prose": ("prose", [lambda i: words(f"note {i}", 12), lambda i: words(f"chapter {i}", 120)]),
+    "code": ("code", [lambda i: function(i, 2), lambda i: function(1000 + i, 30)]),
+    "answers": ("qa", [lambda i: f"Question: what about {words(f'q {i}', 6)}\nAnswer: {words(f'a {i}', 12)}"]),
 }
 
 
@@ -63,8 +61,8 @@ def every_domain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = next(module for module in sys.modules.values() if hasattr(module, "write_project"))
     file: Path = small.write_project(root, documents=1)
     values = {**yaml.safe_load(file.read_text()), "sources": [], "generators": [], "raters": []}
-    for name, (domain, make) in SOURCES.items():
-        rows = [{"id": f"{name}{i}", "text": make(i)} for i in range(40)]
+    for name, (domain, kinds) in SOURCES.items():
+        rows = [{"id": f"{kind}-{i}", "text": make(i)} for kind, make in enumerate(kinds) for i in range(40)]
         small.write_lines(root / f"{name}.jsonl", rows)
         values["sources"].append({"name": name, "kind": "jsonl", "location": f"{name}.jsonl", "domain": domain})
     file.write_text(yaml.safe_dump(values, sort_keys=False))
