@@ -152,9 +152,19 @@ def propose(
     )
 
 
-def confirmed(proposal: Sequence[float], fixed: Sequence[float], repeat_noise: float) -> tuple[bool, float]:
-    """Whether measured runs of the proposal beat measured runs of the fixed mixture by more than twice the standard error
-    of the difference; and the gain. These are held-out runs: no fit has seen them."""
+def confirmed(proposal: Sequence[float], fixed: Sequence[float], confidence: float = 0.95) -> tuple[bool, float, float]:
+    """Whether measured runs of the proposal, which no fit has seen, beat runs of the fixed mixture by more than the repeat
+    noise; the gain; and the half-width of its two-sided interval (Student's t over the pooled spread of the repeats).
+
+    Losses of at least two runs of each, that differ in seed alone.
+    """
+    from scipy.stats import t as student
+
+    if min(len(proposal), len(fixed)) < 2:
+        raise MidtrainError("a proposal is confirmed by at least two runs of it and two of the fixed mixture")
     gain = float(np.mean(fixed) - np.mean(proposal))
-    error = repeat_noise * float(np.sqrt(1 / len(proposal) + 1 / len(fixed)))
-    return gain > 2 * error, gain
+    freedom = len(proposal) + len(fixed) - 2
+    pooled = (np.var(proposal) * len(proposal) + np.var(fixed) * len(fixed)) / freedom
+    error = float(np.sqrt(pooled * (1 / len(proposal) + 1 / len(fixed))))
+    width = float(student.ppf((1 + confidence) / 2, freedom)) * error
+    return gain > width, gain, width

@@ -37,8 +37,17 @@ def _ridge(features: Callable[[np.ndarray], np.ndarray], shares: np.ndarray, los
 
 
 def exponential(shares: np.ndarray, losses: np.ndarray, seed: int = 0, starts: int = 4, delta: float = 0.02) -> Predictor:
-    """L(r) = c + exp(b + Σ_j t_j r_j) with Huber loss, L-BFGS from several starts (Data Mixing Laws, arXiv 2403.16952).
-    On log loss over a constant it is Olmix's per-task log-linear fit."""
+    """L(r) = c + exp(b + Σ_j t_j r_j) with Huber loss, L-BFGS from several starts (Data Mixing Laws, arXiv 2403.16952)."""
+    return _exponential(shares, losses, seed, starts, delta, 0.0)
+
+
+def log_linear(shares: np.ndarray, losses: np.ndarray, seed: int = 0) -> Predictor:
+    """f(p) = c + exp(aᵀp), one a domain: Olmix's model of each task (arXiv 2602.12237), convex in the shares. Its slopes are
+    held together by a weak ridge, so that it can be fitted to hardly more runs than there are components."""
+    return _exponential(shares, losses, seed, 4, 0.02, 1e-4)
+
+
+def _exponential(shares: np.ndarray, losses: np.ndarray, seed: int, starts: int, delta: float, ridge: float) -> Predictor:
     from scipy.optimize import minimize
 
     rng = np.random.default_rng([seed, shares.shape[1]])
@@ -48,8 +57,9 @@ def exponential(shares: np.ndarray, losses: np.ndarray, seed: int = 0, starts: i
         c, growth = np.exp(theta[0]), np.exp(np.clip(theta[1] + shares @ theta[2:], -30, 30))
         r = (c + growth - losses) / delta
         slope = np.clip(r, -1, 1) / delta / n
-        value = np.where(np.abs(r) <= 1, 0.5 * r * r, np.abs(r) - 0.5).mean()
-        return float(value), np.concatenate([[slope.sum() * c, (slope * growth).sum()], (slope * growth) @ shares])
+        value = np.where(np.abs(r) <= 1, 0.5 * r * r, np.abs(r) - 0.5).mean() + 0.5 * ridge * (theta[2:] ** 2).sum()
+        gradient = np.concatenate([[slope.sum() * c, (slope * growth).sum()], (slope * growth) @ shares + ridge * theta[2:]])
+        return float(value), gradient
 
     found = []
     for fraction in np.linspace(0.5, 0.98, starts):
@@ -123,6 +133,7 @@ MODELS: dict[str, Callable[..., Predictor]] = {
     "linear": linear,
     "quadratic_sqrt": quadratic_sqrt,
     "exponential": exponential,
+    "log_linear": log_linear,
     "lightgbm": lightgbm,
     "stack": stack,
 }

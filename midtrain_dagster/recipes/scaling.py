@@ -38,17 +38,70 @@ class Goal(Settings):
     )
 
 
+class Shape(Settings):
+    """A proxy model: a small Llama from random weights."""
+
+    layers: int = Field(default=2, description="Blocks.", ge=1)
+    hidden: int = Field(default=128, description="Width; a multiple of `heads`.", ge=8)
+    heads: int = Field(default=4, description="Attention heads.", ge=1)
+
+
+class Proxy(Settings):
+    """How a proxy run is trained. What decides a mixture is compared at the most tokens and the first shape; fewer tokens and
+    other shapes tell the law how loss depends on them."""
+
+    tokens: list[int] = Field(
+        default=[8192, 20480], description="Tokens that a run trains on; the largest for every mixture.", min_length=1
+    )
+    shapes: list[Shape] = Field(
+        default_factory=lambda: [Shape()], description="Models; the first for every mixture.", min_length=1
+    )
+    ladder: int = Field(
+        default=4, description="So many of the mixtures are also run at the other numbers of tokens and shapes.", ge=0
+    )
+    vocabulary: int = Field(
+        default=2048,
+        description="Of the tokenizer, trained on the recipe's own documents: small models are mostly output layer.",
+        ge=257,
+    )
+    sequence_length: int = Field(default=128, description="Tokens in a sequence.", ge=16)
+    batch_sequences: int = Field(default=8, description="Sequences in a step.", ge=1)
+    peak_learning_rate: float = Field(
+        default=3e-3, description="Warmed up over a tenth, decayed to 0 over the last half.", gt=0
+    )
+    documents: int = Field(default=2000, description="Most documents of each component that runs draw from, by hash.", ge=1)
+    max_repetition: float = Field(
+        default=4.0, description="Most passes over a component's documents in a run; larger shares are not tried.", gt=0
+    )
+
+
 class Scaling(Settings):
     """Proxy runs, laws and the plan."""
 
-    law: LawFit = Field(default_factory=LawFit, description="How laws are fitted.")
+    law: LawFit = Field(default_factory=lambda: LawFit(starts=12, bootstrap=40), description="How laws are fitted.")
     goal: Goal = Field(default_factory=Goal, description="What the plan must achieve.")
-    proxy_mixtures: int = Field(default=8, description="Mixtures tried by proxy runs.", ge=1)
+    proxy: Proxy = Field(default_factory=Proxy, description="How proxy runs are trained.")
+    proxy_mixtures: int = Field(default=8, description="Mixtures tried by proxy runs.", ge=4)
     held_out: int = Field(default=2, description="Further mixtures that no fit sees.", ge=0)
     repeats: int = Field(
-        default=2, description="Runs of the natural mixture with other seeds: their spread is the noise.", ge=0
+        default=2,
+        description="Runs of the recipe's own mixture, and of the proposal, with other seeds: their spread is the noise.",
+        ge=2,
     )
     concentration: tuple[float, float] = Field(
         default=(0.1, 5.0), description="Range of the Dirichlet strength, drawn log-uniformly (2407.01492)."
+    )
+    model: Literal["stack", "quadratic_sqrt", "exponential", "log_linear", "linear", "lightgbm"] = Field(
+        default="log_linear", description="What losses are regressed on shares with; few runs want few parameters (2602.12237)."
+    )
+    kl: float = Field(
+        default=0.05, description="Weight of the divergence from the recipe's mixture in the proposal (Olmix).", ge=0
+    )
+    target_weight: float = Field(
+        default=0.5, description="Weight of the target domains' mean loss; the general domains' has the rest.", ge=0, le=1
+    )
+    use_plan: bool = Field(
+        default=False,
+        description="Mix what the plan recommends, where the data supports a change. False: the plan is shown, not taken.",
     )
     seed: int = Field(default=0, description="Of the design.", ge=0)

@@ -10,6 +10,7 @@ from midtrain_dagster.recipes.scaling import LawFit
 from midtrain_dagster.scale.fit import Law, fit, usable
 from midtrain_dagster.scale.measurements import Points
 
+FOLDS = 6
 LEFT_OUT_SCHEMA = pl.Schema(
     {"by": pl.String, "left_out": pl.Float64, "points": pl.Int64, "mae": pl.Float64, "worst": pl.Float64, "last": pl.Float64}
 )
@@ -19,21 +20,25 @@ def leave_out(points: Points, losses: np.ndarray, settings: LawFit, by: str) -> 
     """Fit without each value of `by` (`share` or `size`) and predict it: errors in nats.
 
     Columns `by, left_out, points, mae, worst, last` (signed error at the most tokens). The outermost shares are left out of
-    nothing: a law is asked to interpolate shares, and to extrapolate to the largest size only.
+    nothing: a law is asked to interpolate shares, and to extrapolate to the largest size only. Many different shares are
+    left out as neighbours, in FOLDS groups; `left_out` is their mean.
     """
     values = np.unique(getattr(points, by))
-    tried = values[1:-1] if by == "share" else values[-1:]
+    inner = values[1:-1] if by == "share" else values[-1:]
+    tried = np.array_split(inner, min(len(inner), FOLDS)) if len(inner) else []
     quick = settings.model_copy(update={"bootstrap": 0, "starts": max(8, settings.starts // 2)})
     rows = []
-    for value in tried if len(values) > 2 or (by == "size" and len(values) > 1) else []:
-        out = getattr(points, by) == value
+    for group in tried if len(values) > 2 or (by == "size" and len(values) > 1) else []:
+        out = np.isin(getattr(points, by), group)
         try:
             law = fit(points[~out], losses[~out], quick)
             error = law.predict(points[out]) - losses[out]
         except MidtrainError:
             continue  # too few points are left, or the form cannot reach there: no row says so
         last = error[int(np.argmax(np.nan_to_num(points.tokens[out])))]
-        rows.append((by, float(value), int(out.sum()), float(np.abs(error).mean()), float(np.abs(error).max()), float(last)))
+        rows.append(
+            (by, float(group.mean()), int(out.sum()), float(np.abs(error).mean()), float(np.abs(error).max()), float(last))
+        )
     return pl.DataFrame(rows, schema=LEFT_OUT_SCHEMA, orient="row")
 
 

@@ -68,9 +68,14 @@ def test_microanneals_pair_runs_with_their_baseline():
     assert microanneals(table, ["gsm"], {"gsm": 2.0}).row(0) == ("math", "base", "gsm", 35.0, 2.0, True)
 
 
-def test_confirmation_needs_more_than_twice_the_error_of_the_difference():
-    assert confirmed([2.9, 2.9], [3.0, 3.0], 0.02) == (True, pytest.approx(0.1))
-    assert not confirmed([2.97], [3.0], 0.02)[0]
+def test_confirmation_needs_more_than_the_spread_of_repeats():
+    won, gain, width = confirmed([2.89, 2.91], [2.99, 3.01])
+    assert won
+    assert gain == pytest.approx(0.1)
+    assert width == pytest.approx(4.3027 * 0.01 * np.sqrt(2), rel=1e-3)  # t of 2 degrees of freedom
+    assert not confirmed([2.96, 2.98], [2.99, 3.01])[0]
+    with pytest.raises(MidtrainError, match="at least two"):
+        confirmed([2.9], [3.0, 3.0])
 
 
 def test_tables_are_joined_by_their_key_and_names_shortened(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.mix.mixture import mixture
-from midtrain_dagster.mix.plots import mixture_shares
+from midtrain_dagster.mix.plots import shares
 from midtrain_dagster.recipes.mixture import Mixture
 from midtrain_dagster.recipes.scaling import Goal, LawFit
 from midtrain_dagster.scale.fit import fit
@@ -24,29 +24,29 @@ def laws():
     at, other = points(frame, COLUMNS), points(frame, COLUMNS, complement=True)
     y = 2.5 + 0.2 * np.exp(-4 * at.share)
     z = 1.0 + 0.5 * np.exp(-2 * other.share) + 0.1 * (other.tokens < 8e3)
-    return fit(at, y, settings), fit(other, z, settings), at, y
+    return fit(at, y, settings), fit(other, z, settings), at, other, y
 
 
 def test_the_plan_meets_its_bounds_with_the_fewest_tokens(laws):
-    general, domain, at, _ = laws
+    general, domain, at, other, _ = laws
     start = 2.5 + 0.2 * np.exp(-4 * 0.25)
-    found = plan(general, domain, at, start, 2.0, Goal(maximum_general_rise=0.0))
+    found = plan(general, domain, at, other, start, Goal(maximum_general_rise=0.0))
     assert found.feasible
     assert found.tokens == 1e3
     assert found.general_share == pytest.approx(0.25, abs=0.02)  # the least general share that keeps general loss
-    strict = plan(general, domain, at, start, 2.0, Goal(maximum_general_rise=0.0, maximum_domain_loss=1.13))
+    strict = plan(general, domain, at, other, start, Goal(maximum_general_rise=0.0, maximum_domain_loss=1.13))
     assert strict.feasible
     assert strict.tokens == 8e3
-    impossible = plan(general, domain, at, start, 2.0, Goal(maximum_general_rise=0.0, maximum_domain_loss=0.9))
+    impossible = plan(general, domain, at, other, start, Goal(maximum_general_rise=0.0, maximum_domain_loss=0.9))
     assert not impossible.feasible
     assert "nearest" in impossible.reason
     with pytest.raises(MidtrainError, match="no bound"):
-        plan(general, domain, at, start, 2.0, Goal())
+        plan(general, domain, at, other, start, Goal())
 
 
 def test_figures_are_drawn(laws, tmp_path):
-    general, _, at, y = laws
+    general, _, at, _, y = laws
     table = mixture(pl.DataFrame({"component": ["a", "b"], "tokens": [10, 30]}), Mixture())
-    for name, figure in {"fit": law_fit(general, at, y), "iso": iso_loss(general, at), "mix": mixture_shares(table)}.items():
+    for name, figure in {"fit": law_fit(general, at, y), "iso": iso_loss(general, at), "mix": shares(table)}.items():
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
