@@ -143,8 +143,8 @@ class Training(Settings):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the processor multiplies it natively"
     )
-    attention: Literal["auto", "sdpa", "flex", "eager"] = Field(
-        "auto", description="auto: flex-attention on a GPU, sdpa elsewhere"
+    attention: Literal["auto", "documents", "sdpa", "flex", "eager"] = Field(
+        "auto", description="auto: flex-attention on a GPU, elsewhere each document by itself"
     )
     compile: bool = Field(default=False, description="torch.compile; pays on a GPU")
     activation_checkpointing: bool = Field(default=False, description="recompute activations: less memory, a third more time")

@@ -76,7 +76,7 @@ def prepare(plan: TrainingPlan, ranks: Ranks, model: CausalLM | None = None, fin
         raise MidtrainError("keep_optimizer: an adapter is merged when the run ends, and its moments end with it")
     torch.manual_seed(plan.seed)
     data = Sequences.open(Path(plan.sequences))
-    attention = plan.attention if plan.attention != "auto" else "flex" if ranks.device.type == "cuda" else "sdpa"
+    attention = plan.attention if plan.attention != "auto" else automatic_attention(plan, ranks)
     model = model if model is not None else load_model(Path(plan.model), attention, ranks.device)
     if data.vocab_size > model.config.vocab_size:
         raise MidtrainError(f"{plan.sequences}: packed for {data.vocab_size} tokens, the model knows {model.config.vocab_size}")
@@ -106,6 +106,13 @@ def prepare(plan: TrainingPlan, ranks: Ranks, model: CausalLM | None = None, fin
         set_moments(weights, adam, *load_moments(carried, model))
         training.carried_from = str(carried)
     return training
+
+
+def automatic_attention(plan: TrainingPlan, ranks: Ranks) -> str:
+    """The fastest that keeps documents apart; compiled, lengths that change with every batch would compile again and again."""
+    if ranks.device.type == "cuda":
+        return "flex"
+    return "sdpa" if plan.compile else "documents"
 
 
 def _teacher(plan: TrainingPlan, data: Sequences, attention: str, ranks: Ranks) -> CausalLM | None:
@@ -183,7 +190,7 @@ def one_step(run: Training) -> dict[str, Any]:
     sums = gradient(run, rows)
     targets = float(sums[:, 1].sum())
     loss = float(sums[:, 0].sum()) / max(targets, 1.0)
-    norm = float(whole_norm(run))
+    norm = whole_norm(run)
     problem = run.watch.problem(loss, norm)
     if problem is None:
         for group in run.adam.param_groups:
@@ -232,13 +239,16 @@ def gradient(run: Training, rows: np.ndarray) -> Tensor:
     return ranks.total(sums).cpu()
 
 
-def whole_norm(run: Training) -> Tensor:
-    """Clip the gradient to the plan's norm; returns the norm before clipping."""
+def whole_norm(run: Training) -> float:
+    """Clip the gradient to the plan's norm; returns the norm before clipping. A gradient that is short enough is not touched."""
     from torch.distributed.tensor import DTensor
 
-    limit = run.plan.clip if run.plan.clip > 0 else float("inf")
-    norm = nn.utils.clip_grad_norm_(list(run.weights.masters.values()), limit)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    masters = list(run.weights.masters.values())
+    norm = nn.utils.get_total_norm([tensor.grad for tensor in masters if tensor.grad is not None])
+    whole = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    if 0 < run.plan.clip < whole:
+        nn.utils.clip_grads_with_norm_(masters, run.plan.clip, norm)
+    return whole
 
 
 def record(

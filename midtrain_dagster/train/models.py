@@ -10,13 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor  # noqa: TID253
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.train.attention import DOCUMENTS, register
 from midtrain_dagster.train.plan import Adapter
 
 CausalLM = Any
 """A transformers model with a language-model head: its attributes differ by family."""
 OPTIMIZER = "optimizer.safetensors"
 """Beside a model's weights: the AdamW moments with which its training ended."""
-ATTENTION = {"sdpa": "sdpa", "flex": "flex_attention", "eager": "eager"}
+ATTENTION = {"documents": DOCUMENTS, "sdpa": "sdpa", "flex": "flex_attention", "eager": "eager"}
 
 
 def load_model(path: Path, attention: str = "sdpa", device: torch.device | None = None) -> CausalLM:
@@ -27,6 +28,7 @@ def load_model(path: Path, attention: str = "sdpa", device: torch.device | None 
     from transformers import AutoModelForCausalLM
 
     require_safetensors(path)
+    register()
     model: CausalLM = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation=ATTENTION[attention], use_safetensors=True, local_files_only=True
     )

@@ -10,31 +10,11 @@ import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.train import attention
 from midtrain_dagster.train.models import CausalLM
 
-CHUNK = 1024
-"""Target positions whose logits exist at one time: 1,024 × 49,152 × 4 bytes are 200 MB."""
-
-
-def document_mask(segment: Tensor) -> Tensor:
-    """(batch, 1, length, length) bool: position i may look at j ≤ i of the same segment.
-
-    Padding is segment 0 and looks at padding, so that no row of the softmax is empty.
-    """
-    length = segment.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
-    return (segment[:, None, :, None] == segment[:, None, None, :]) & causal
-
-
-def document_block_mask(segment: Tensor) -> Any:
-    """The same as a BlockMask for flex-attention, which skips the blocks that are wholly masked."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return (i >= j) & (segment[b, i] == segment[b, j])
-
-    batch, length = segment.shape
-    return create_block_mask(visible, batch, None, length, length, device=str(segment.device))
+LOGITS = 1 << 26
+"""Logits that exist at one time, 256 MB in fp32: with a vocabulary of 49,152 those of 1,365 targets, with 4,096 of 16,384."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -51,33 +31,45 @@ class LinearCrossEntropy(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         hidden_grad = torch.empty_like(hidden) if wanted else None
         weight_grad = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_input_grad[1] else None
-        for begin in range(0, len(hidden), CHUNK):
-            rows = slice(begin, begin + CHUNK)
+        chunk = max(LOGITS // len(weight), 1)
+        for begin in range(0, len(hidden), chunk):
+            rows = slice(begin, begin + chunk)
             part, wanted_tokens = hidden[rows], targets[rows, None]
-            logits = (part @ weight.T).float()
-            normalizer = logits.logsumexp(dim=1, keepdim=True)
-            losses[rows] = (normalizer - logits.gather(1, wanted_tokens)).squeeze(1)
+            slope = (part @ weight.T).float().log_softmax(dim=1)
+            losses[rows] = slope.gather(1, wanted_tokens).squeeze(1).neg_()
             if hidden_grad is None:
                 continue
-            slope = logits.sub_(normalizer).exp_()
-            slope.scatter_add_(1, wanted_tokens, torch.full_like(wanted_tokens, -1, dtype=slope.dtype))
+            slope.exp_().scatter_add_(1, wanted_tokens, torch.full_like(wanted_tokens, -1, dtype=slope.dtype))
             slope = slope.to(weight.dtype)
-            hidden_grad[rows] = slope @ weight
-            if weight_grad is not None:
+            torch.mm(slope, weight, out=hidden_grad[rows])
+            if weight_grad is None:
+                continue
+            if weight.dtype == torch.float32:
+                weight_grad.addmm_(slope.T, part)
+            else:
                 weight_grad += slope.T @ part
-        ctx.save_for_backward(hidden_grad, None if weight_grad is None else weight_grad.to(weight.dtype))
+        ctx.grads = hidden_grad, None if weight_grad is None else weight_grad.to(weight.dtype)
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        hidden_grad, weight_grad = ctx.saved_tensors
+        """The stored gradients times the loss's, in place: a graph is walked once."""
+        hidden_grad, weight_grad = ctx.grads
+        ctx.grads = None
         scale = grads[0]
         return (
-            None if hidden_grad is None else hidden_grad * scale.to(hidden_grad.dtype),
-            None if weight_grad is None else weight_grad * scale.to(weight_grad.dtype),
+            None if hidden_grad is None else hidden_grad.mul_(scale.to(hidden_grad.dtype)),
+            None if weight_grad is None else weight_grad.mul_(scale.to(weight_grad.dtype)),
             None,
         )
+
+
+@torch.compiler.disable
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """LinearCrossEntropy, left out of torch.compile: three matrix products a chunk, and how many targets changes by the batch."""
+    total, losses = LinearCrossEntropy.apply(hidden, weight, targets)
+    return total, losses
 
 
 class Objective(nn.Module):
@@ -105,9 +97,7 @@ class Objective(nn.Module):
         """
         target = batch["target"][:, 1:]
         hidden = self.hidden_states(self.model, batch)[:, :-1][target]
-        total, losses = LinearCrossEntropy.apply(
-            hidden, self.model.get_output_embeddings().weight, batch["tokens"][:, 1:][target]
-        )
+        total, losses = linear_cross_entropy(hidden, self.model.get_output_embeddings().weight, batch["tokens"][:, 1:][target])
         component = batch["component"][:, 1:][target].long()
         sums = torch.zeros(self.components, 2, dtype=torch.float64, device=losses.device)
         sums.index_add_(0, component, torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)], dim=1))
@@ -129,13 +119,9 @@ class Objective(nn.Module):
     @staticmethod
     def hidden_states(model: CausalLM, batch: Mapping[str, Tensor]) -> Tensor:
         """(batch, length, d): the last layer's output, each document alone with positions from 0."""
-        kind = model.config._attn_implementation
-        mask = document_block_mask(batch["segment"]) if kind == "flex_attention" else document_mask(batch["segment"])
-        if kind == "eager":  # adds its mask to the scores, where sdpa chooses by it
-            dtype = next(model.parameters()).dtype
-            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+        inside = attention.arguments(model.config, batch["segment"], next(model.parameters()).dtype)
         positions = batch["position"].long()
-        return model.base_model(input_ids=batch["tokens"], attention_mask=mask, position_ids=positions, use_cache=False)[0]
+        return model.base_model(input_ids=batch["tokens"], position_ids=positions, use_cache=False, **inside)[0]
 
 
 def refuse_unusual_heads(config: Any) -> None:

@@ -105,7 +105,7 @@ class TrainingPlan:
     weight_decay: float = 0.1
     clip: float = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    attention: Literal["auto", "sdpa", "flex", "eager"] = "auto"
+    attention: Literal["auto", "documents", "sdpa", "flex", "eager"] = "auto"
     compile: bool = False
     activation_checkpointing: bool = False
     adapter: Adapter = Adapter()

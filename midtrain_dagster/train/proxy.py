@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from midtrain_dagster.sequences import Sequences
+from midtrain_dagster.train.environment import torch_for
 from midtrain_dagster.train.plan import TrainingPlan
 
 
@@ -24,12 +25,13 @@ def train_proxy(
     """Train a model of `shape` on packed `sequences`; `plan` says how (its paths are not used), its seed also draws the weights.
 
     Returns steps, tokens, parameters, loss_start, loss_end, and `validation`: set → {before, after}, each with loss and
-    components in nats per token. Nothing is kept on disk.
+    components in nats per token. Nothing is kept on disk, and torch's threads, determinism
+    and random state are afterwards what they were.
     """
     from midtrain_dagster.train import loop
     from midtrain_dagster.train.base import make_model
     from midtrain_dagster.train.ranks import Ranks
-    from midtrain_dagster.train.run import prepare_environment, refuse_broken, summarize
+    from midtrain_dagster.train.run import refuse_broken, summarize
 
     data = Sequences.open(sequences)
     given = plan or TrainingPlan("", "", "", peak_learning_rate=3e-3, batch_sequences=16, micro_batch=16)
@@ -38,10 +40,10 @@ def train_proxy(
         make_model(model, data.vocab_size, shape.layers, shape.hidden, shape.heads, data.length, given.seed)
         mine = replace(given, model=str(model), sequences=str(sequences), out=folder, checkpoint_every=0,
                        validation={name: str(path) for name, path in validation.items()})  # fmt: skip
-        prepare_environment(mine)
-        training = loop.prepare(mine, Ranks.join())
-        records = list(loop.steps(training))
-        refuse_broken(training)
+        with torch_for(mine):
+            training = loop.prepare(mine, Ranks.join())
+            records = list(loop.steps(training))
+            refuse_broken(training)
         summary = summarize(training, records, "", 0.0)
     kept = ("steps", "tokens", "parameters", "loss_start", "loss_end", "validation", "guards", "tokens_per_second")
     return {name: summary[name] for name in kept}

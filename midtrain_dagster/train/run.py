@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.sequences import Sequences
+from midtrain_dagster.train.environment import torch_for
 from midtrain_dagster.train.lifeline import Interrupted, signals, sole_writer, stop_with_parent
 from midtrain_dagster.train.plan import TrainingPlan
 from midtrain_dagster.train.steplog import StepLog, Unlogged
@@ -76,13 +77,12 @@ def run(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable[[], 
     """
     if plan.soup_seeds:
         return run_soup(plan, emit, orphaned)
-    prepare_environment(plan)
-    from midtrain_dagster.train.ranks import Ranks
-
     out = Path(plan.out)
     leads = os.environ.get("RANK", "0") == "0"
     say = emit if leads else lambda line: None
-    with signals() as signalled, sole_writer(out, say) if leads else nullcontext():
+    with torch_for(plan), signals() as signalled, sole_writer(out, say) if leads else nullcontext():
+        from midtrain_dagster.train.ranks import Ranks
+
         ranks = Ranks.join()
         try:
             mark = fingerprint(plan)
@@ -113,20 +113,6 @@ def run_soup(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable
     summary = {**runs[-1], **totals, "weights_digest": digest, "model": str(out / "model"), "fingerprint": mark, "runs": runs}
     (out / "training.json").write_text(json.dumps(summary, indent=2))
     return summary
-
-
-def prepare_environment(plan: TrainingPlan) -> None:
-    """Settings that must stand before torch loads, and torch's own switches. Idle threads sleep: two runs can share cores."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def finished(out: Path, mark: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ def batch_of(sequences: Sequences, rows: list[int]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in sequences.batch(np.array(rows)).items()}
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", pytest.param("flex", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("attention", ["documents", "sdpa", "eager", pytest.param("flex", marks=pytest.mark.slow)])
 def test_logits_equal_each_document_alone(model_dir: Path, sequences: Sequences, attention: str) -> None:
     from midtrain_dagster.train.models import load_model
     from midtrain_dagster.train.objective import Objective
@@ -78,7 +78,7 @@ def test_chunks_do_not_change_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
     targets = torch.randint(30, (50,))
-    monkeypatch.setattr(objective, "CHUNK", 7)
+    monkeypatch.setattr(objective, "LOGITS", 7 * 30)
     total, _ = objective.LinearCrossEntropy.apply(hidden, weight, targets)
     found = torch.autograd.grad(total * 0.5, (hidden, weight))
     plain = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")

@@ -36,7 +36,7 @@ def test_adapters_merge_exactly(kind: str, model_dir: Path, sequences: Sequences
 
     plan = TrainingPlan(
         str(model_dir), str(sequences.path), str(tmp_path), peak_learning_rate=1e-2, precision="fp32",
-        adapter=Adapter(kind, rank=4), checkpoint_every=0, steps=4,
+        adapter=Adapter(kind, rank=4), checkpoint_every=0, steps=4, attention="sdpa",
     )  # fmt: skip
     training = loop.prepare(plan, Ranks(0, 1, torch.device("cpu")))
     records = list(loop.steps(training))
