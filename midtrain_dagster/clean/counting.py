@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Kernels that count over a decoded document: words, lines, repeated lines and paragraphs, repeated n-grams.
+"""Kernels that count over a decoded document: words, lines, repeated lines and paragraphs.
 
 Each writes its signals into one row of a float64 matrix at the positions of `signals.COLUMNS`. NaN: no denominator.
 """
@@ -9,32 +9,19 @@ from numba import njit  # noqa: TID253
 
 from midtrain_dagster.clean import characters as c
 from midtrain_dagster.clean.kernels import hash_points, mix
+from midtrain_dagster.clean.words import LETTERS, NONSYMBOL
 
-SPACE, ALPHA, ALNUM, PUNCTUATION, TERMINAL, BREAK = c.SPACE, c.ALPHA, c.ALNUM, c.PUNCTUATION, c.TERMINAL, c.LINE_BREAK
-NEWLINE, DOT, ELLIPSIS = 10, 46, 0x2026
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+SPACE, ALNUM, TERMINAL = c.SPACE, c.ALNUM, c.TERMINAL
+NEWLINE, RETURN, DOT, ELLIPSIS, HASH = 10, 13, 46, 0x2026, 35
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True)
 def ratio(part, whole):
     """part / whole, NaN where there is no whole."""
     return part / whole if whole else np.nan
 
 
-@njit(nogil=True, cache=True)
-def insert(key, index, keys, first, counts, mask):
-    """Count `key` in an open-addressing table; returns its slot. A slot with count 0 is empty."""
-    slot = np.int64(key & np.uint64(mask))
-    while counts[slot] != 0:
-        if keys[slot] == key:
-            counts[slot] += 1
-            return slot
-        slot = (slot + 1) & mask
-    keys[slot], first[slot], counts[slot] = key, index, 1
-    return slot
-
-
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def mask_for(n):
     """Size - 1 of a table that `n` keys fill at most half."""
     size = 16
@@ -43,198 +30,154 @@ def mask_for(n):
     return size - 1
 
 
-@njit(nogil=True, cache=True)
-def words(points, flags, n, starts, ends, hashes, count, stops, out):
-    """Gopher's word statistics into out[0:10]; fills `hashes`, one a word. `stops`: hashes of the stop words."""
-    symbols, length, alphabetic, seen = 0, 0, 0, 0
+@njit(nogil=True)
+def first_of(keys, k, slots, mask):
+    """The first item with the key of item `k`, itself where it is new. `slots` (int32, zeros at first) holds item + 1."""
+    slot = np.int64(keys[k]) & mask
+    while slots[slot]:
+        if keys[slots[slot] - 1] == keys[k]:
+            return np.int64(slots[slot] - 1)
+        slot = (slot + 1) & mask
+    slots[slot] = k + 1
+    return np.int64(k)
+
+
+@njit(nogil=True)
+def count_words(points, flags, n, words, count, stops, dotted, out):
+    """Gopher's word statistics: out[0:9]. `stops`: hashes of the stop words; `dotted`: whether the text may hold an ellipsis."""
+    nonsymbol, length, letters, seen = 0, 0, 0, 0
     for w in range(count):
-        outside, letters = False, False
-        for i in range(starts[w], ends[w]):
-            outside |= flags[i] & PUNCTUATION == 0
-            letters |= flags[i] & ALPHA != 0
-        if outside:
-            length += ends[w] - starts[w]
-        else:
-            symbols += 1
-        alphabetic += letters
-        hashes[w] = hash_points(points, starts[w], ends[w])
-        if ends[w] - starts[w] <= 4:
+        size, bits = words.ends[w] - words.starts[w], words.shapes[w]
+        nonsymbol += bits & NONSYMBOL
+        length += size * (bits & NONSYMBOL)
+        letters += bits & LETTERS
+        if bits & LETTERS and size <= 4:
             for s in range(stops.size):
-                if hashes[w] == stops[s]:
-                    seen |= 1 << s
-    hash_marks, ellipses, alphanumeric, i = 0, 0, 0, 0
+                seen |= np.int64(words.hashes[w] == stops[s]) << s
+    hashes, alphanumeric = 0, 0
+    for i in range(n):
+        hashes += points[i] == HASH
+        alphanumeric += flags[i] & ALNUM
+    ellipses = count_ellipses(points, n) if dotted else 0
+    stop_words = 0
+    for s in range(stops.size):
+        stop_words += seen >> s & 1
+    out[0], out[1], out[2] = n, count, nonsymbol
+    out[3] = ratio(length, nonsymbol)
+    out[4], out[5], out[6] = ratio(hashes, count), ratio(ellipses, count), ratio(letters // LETTERS, count)
+    out[7], out[8] = stop_words, ratio(alphanumeric // ALNUM, n)
+
+
+@njit(nogil=True)
+def count_ellipses(points, n):
+    """How often the text has "…" or "...", without overlap."""
+    ellipses, i = 0, 0
     while i < n:
-        hash_marks += points[i] == 35
-        alphanumeric += flags[i] & ALNUM != 0
         if points[i] == ELLIPSIS:
             ellipses += 1
         elif points[i] == DOT and i + 2 < n and points[i + 1] == DOT and points[i + 2] == DOT:
             ellipses += 1
             i += 2
         i += 1
-    stop_words = 0
-    for s in range(stops.size):
-        stop_words += seen >> s & 1
-    out[0], out[1], out[2] = n, count, count - symbols
-    out[3] = ratio(length, count - symbols)
-    out[4], out[5], out[6] = ratio(hash_marks, count), ratio(ellipses, count), ratio(alphabetic, count)
-    out[7], out[8] = stop_words, ratio(alphanumeric, n)
+    return ellipses
 
 
-@njit(nogil=True, cache=True)
-def line_shape(points, flags, a, b):
-    """Of one line: starts with a bullet, ends with an ellipsis (1, 2 as bits), is blank (4)."""
+@njit(nogil=True)
+def trim(flags, a, b):
+    """`a, b` without white space at both ends."""
     while a < b and flags[a] & SPACE:
         a += 1
     while b > a and flags[b - 1] & SPACE:
         b -= 1
-    if a == b:
-        return 4
-    shape = 1 if points[a] == 0x2022 or points[a] == 45 else 0
-    three = b - a >= 3 and points[b - 1] == DOT and points[b - 2] == DOT and points[b - 3] == DOT
-    return shape | (2 if three or points[b - 1] == ELLIPSIS else 0)
+    return a, b
 
 
-@njit(nogil=True, cache=True)
-def lines(points, flags, n, out):
-    """Gopher's bullets and ellipses over str.splitlines; the Stack's line lengths over "\\n": out[0:5]."""
-    total, bullets, ellipses, start, i = 0, 0, 0, 0, 0
-    while i < n:
-        if flags[i] & BREAK:
-            shape = line_shape(points, flags, start, i)
-            total, bullets, ellipses = total + 1, bullets + (shape & 1), ellipses + (shape >> 1 & 1)
-            i += 1 if points[i] == 13 and i + 1 < n and points[i + 1] == NEWLINE else 0
-            start = i + 1
-        i += 1
-    if start < n:
-        shape = line_shape(points, flags, start, n)
-        total, bullets, ellipses = total + 1, bullets + (shape & 1), ellipses + (shape >> 1 & 1)
-    longest, start, newlines = 0, 0, 0
-    for i in range(n + 1):
-        if i == n or points[i] == NEWLINE:
-            longest, start, newlines = max(longest, i - start), i + 1, newlines + (i < n)
-    out[0], out[1], out[2] = total, ratio(bullets, total), ratio(ellipses, total)
-    out[3], out[4] = ratio(n - newlines, newlines + 1) if n else np.nan, longest
-
-
-@njit(nogil=True, cache=True)
-def duplicate_pieces(points, flags, n, least, stripped, keys, first, counts, out):
-    """Gopher's repeated lines (`least` 1 newline between) or paragraphs (2, of the stripped text): out[0:2] as shares."""
-    a, b = 0, n
-    if stripped:
-        while a < b and flags[a] & SPACE:
-            a += 1
-        while b > a and flags[b - 1] & SPACE:
-            b -= 1
-    breaks = 0
-    for i in range(a, b):
-        breaks += points[i] == NEWLINE
-    mask = mask_for(breaks + 1)
-    counts[: mask + 1] = 0
-    pieces, duplicates, characters, start, i = 0, 0, 0, a, a
-    while i <= b:
-        run = 0
-        while i + run < b and points[i + run] == NEWLINE:
-            run += 1
-        if i == b or run >= least:
-            slot = insert(hash_points(points, start, i), i, keys, first, counts, mask)
-            pieces += 1
-            if counts[slot] > 1:
-                duplicates, characters = duplicates + 1, characters + i - start
-            start = i + run
-        i += max(run, 1)
-        if run >= least and i >= b and start == b:  # the text ends with the separator: one empty piece more
-            slot = insert(hash_points(points, b, b), b, keys, first, counts, mask)
-            pieces += 1
-            duplicates += counts[slot] > 1
-            break
-    out[0], out[1] = ratio(duplicates, pieces), ratio(characters, n)
-
-
-@njit(nogil=True, cache=True)
-def fineweb(points, flags, n, words, keys, first, counts, out):
-    """FineWeb's line statistics over lines that are not blank: out[0:4]."""
-    newlines = 0
-    for i in range(n):
-        newlines += points[i] == NEWLINE
-    mask = mask_for(newlines + 1)
-    counts[: mask + 1] = 0
-    total, terminal, short, characters, start = 0, 0, 0, 0, 0
-    for i in range(n + 1):
-        if i < n and points[i] != NEWLINE:
+@njit(nogil=True)
+def count_lines(points, flags, n, breaks, found, out):
+    """Gopher's bullets and ellipses over str.splitlines: out[0:3]."""
+    total, bullets, ellipses, start = 0, 0, 0, 0
+    for k in range(found + 1):
+        end = breaks[k] if k < found else n
+        if end < start or (k == found and start >= n):  # the second half of "\r\n", or nothing after the last break
             continue
-        if line_shape(points, flags, start, i) != 4:
+        a, b = trim(flags, start, end)
+        total += 1
+        if a < b:
+            bullets += points[a] == 0x2022 or points[a] == 45
+            three = b - a >= 3 and points[b - 1] == DOT and points[b - 2] == DOT and points[b - 3] == DOT
+            ellipses += three or points[b - 1] == ELLIPSIS
+        start = end + 1
+        if start < n and points[end] == RETURN and points[start] == NEWLINE:
+            start += 1
+    out[0], out[1], out[2] = total, ratio(bullets, total), ratio(ellipses, total)
+
+
+@njit(nogil=True)
+def count_repeated_lines(points, flags, n, breaks, found, words, keys, ends, slots, out):
+    """Of lines between "\\n": lengths in out[3:5], Gopher's repeated lines in out[7:9], FineWeb's lines in out[9:13].
+
+    Leaves the hash and the end of each line in `keys` and `ends`; returns how many lines. Gopher splits at runs of
+    newlines, so of empty lines only one at the start and one at the end count.
+    """
+    total = 0
+    for k in range(found):
+        if points[breaks[k]] == NEWLINE:
+            ends[total] = breaks[k]
             total += 1
-            terminal += flags[i - 1] & TERMINAL != 0
-            short += i - start <= 30
-            slot = insert(hash_points(points, start, i), i, keys, first, counts, mask)
-            characters += i - start if counts[slot] > 1 else 0
-        start = i + 1
-    out[0], out[1] = ratio(terminal, total), ratio(short, total)
-    out[2], out[3] = ratio(characters, n - newlines), ratio(newlines, words)
+    newlines = total
+    ends[total] = n
+    total += 1
+    mask = mask_for(total)
+    slots[: mask + 1] = 0
+    longest, start, pieces, again, again_length = 0, 0, 0, 0, 0
+    nonblank, terminal, short, nonblank_again = 0, 0, 0, 0
+    for k in range(total):
+        end = np.int64(ends[k])
+        size = end - start
+        longest = max(longest, size)
+        keys[k] = hash_points(points, start, end)
+        if size:
+            seen = first_of(keys, k, slots, mask) != k
+            pieces, again, again_length = pieces + 1, again + seen, again_length + seen * size
+            a = start
+            while a < end and flags[a] & SPACE:
+                a += 1
+            if a < end:
+                nonblank += 1
+                terminal += flags[end - 1] & TERMINAL
+                short += size <= 30
+                nonblank_again += seen * size
+        start = end + 1
+    edges = (n == 0) + (n > 0 and points[0] == NEWLINE) + (n > 0 and points[max(n - 1, 0)] == NEWLINE)
+    out[3], out[4] = ratio(n - newlines, total) if n else np.nan, longest
+    out[7], out[8] = ratio(again + (edges > 1), pieces + edges), ratio(again_length, n)
+    out[9], out[10] = ratio(terminal // TERMINAL, nonblank), ratio(short, nonblank)
+    out[11], out[12] = ratio(nonblank_again, n - newlines), ratio(newlines, words)
+    return total
 
 
-@njit(nogil=True, cache=True)
-def prefix_hashes(hashes, count, prefix):
-    """Polynomial prefix hashes of the words: any n-gram's hash is then one multiplication away."""
-    prefix[0] = 0
-    for w in range(count):
-        prefix[w + 1] = prefix[w] * MULTIPLIER + hashes[w]
+@njit(nogil=True)
+def count_repeated_paragraphs(points, flags, n, keys, ends, total, slots, out):
+    """Gopher's repeated paragraphs, runs of lines of the stripped text that are not empty: out[5:7].
 
-
-@njit(nogil=True, cache=True)
-def top_ngram(starts, ends, count, prefix, size, keys, first, counts):
-    """Characters in the most frequent n-gram (words joined by one space) times how often; of equals the first counts."""
-    windows = count - size + 1
-    if windows <= 0:
-        return 0
-    power = np.uint64(1)
-    for _ in range(size):
-        power *= MULTIPLIER
-    mask = mask_for(windows)
-    counts[: mask + 1] = 0
-    best, where = 0, 0
-    for w in range(windows):
-        slot = insert(mix(prefix[w + size] - prefix[w] * power), w, keys, first, counts, mask)
-        if counts[slot] > best or (counts[slot] == best and first[slot] < where):
-            best, where = counts[slot], first[slot]
-    length = size - 1
-    for w in range(where, where + size):
-        length += ends[w] - starts[w]
-    return length * best
-
-
-@njit(nogil=True, cache=True)
-def repeated_ngrams(starts, ends, count, prefix, size, keys, first, counts):
-    """Characters in n-grams that occurred before, counted greedily from the left without overlap."""
-    windows = count - size + 1
-    if windows <= 0:
-        return 0
-    power = np.uint64(1)
-    for _ in range(size):
-        power *= MULTIPLIER
-    mask = mask_for(windows)
-    counts[: mask + 1] = 0
-    repeated, w = 0, 0
-    while w < windows:
-        slot = insert(mix(prefix[w + size] - prefix[w] * power), w, keys, first, counts, mask)
-        if counts[slot] > 1:
-            for i in range(w, w + size):
-                repeated += ends[i] - starts[i]
-            w += size
-        else:
-            w += 1
-    return repeated
-
-
-@njit(nogil=True, cache=True)
-def ngrams(n, starts, ends, hashes, count, prefix, keys, first, counts, out):
-    """Gopher's repetition: top 2-, 3-, 4-grams in out[0:3], repeated 5- to 10-grams in out[3:9], as shares of the characters."""
-    prefix_hashes(hashes, count, prefix)
-    for size in range(2, 5):
-        out[size - 2] = ratio(top_ngram(starts, ends, count, prefix, size, keys, first, counts), n)
-    repeated = 1
-    for size in range(5, 11):
-        if repeated:  # no repeated n-gram, no repeated (n + 1)-gram
-            repeated = repeated_ngrams(starts, ends, count, prefix, size, keys, first, counts)
-        out[size - 2] = ratio(repeated, n)
+    Overwrites `keys`: a paragraph's hash is made of those of its lines.
+    """
+    first, last = trim(flags, 0, n)
+    mask = mask_for(total)
+    slots[: mask + 1] = 0
+    paragraphs, again, again_length, start, begin, inside = 0, 0, 0, 0, 0, False
+    value = np.uint64(0)
+    for k in range(total + 1):
+        end = np.int64(ends[min(k, total - 1)])
+        a, b = max(start, first), min(end, last)
+        if k < total and a < b:
+            key = keys[k] if a == start and b == end else hash_points(points, a, b)
+            value = mix(value * np.uint64(0x9E3779B97F4A7C15) + key) if inside else key
+            begin, inside = begin if inside else a, True
+            stop = b
+        elif inside:
+            keys[paragraphs] = value
+            seen = first_of(keys, paragraphs, slots, mask) != paragraphs
+            paragraphs, again, again_length, inside = paragraphs + 1, again + seen, again_length + seen * (stop - begin), False
+        start = end + 1
+    out[5], out[6] = ratio(again, max(paragraphs, 1)), ratio(again_length, n)

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def"
 """Kernels over text buffers: UTF-8 to code points, and code points to words as spaCy's English tokenizer cuts them.
 
-A document is decoded once into scratch arrays (`points`, `flags`), then cut into words `(starts, ends)`; all later counting
-works on those. Differences from spaCy: the address rule is simplified (`is_address`), and of its emoticons the
+A document is decoded once into scratch arrays (`points`, `flags`), then cut into words (`words.split`); all later counting
+works on those. Only `document.measure` is kept on disk as machine code: what it calls is compiled into it. Differences from spaCy: the address rule is simplified (`is_address`), and of its emoticons the
 frequent ones are known.
 """
 
@@ -17,6 +17,7 @@ from midtrain_dagster.clean import characters as c
 
 SPACE, ALPHA, ALNUM, DIGIT, LOWER, UPPER = c.SPACE, c.ALPHA, c.ALNUM, c.DIGIT, c.LOWER, c.UPPER
 AFFIX, QUOTE, CURRENCY, HYPHEN, ICON, PUNCT = c.AFFIX, c.QUOTE, c.CURRENCY, c.HYPHEN, c.ICON, c.UNICODE_PUNCTUATION
+BREAK_BIT = c.LINE_BREAK.bit_length() - 1
 BEYOND = c.ALPHA | c.ALNUM | c.LOWER  # an ideograph of a higher plane
 DOT, ELLIPSIS, PLUS, DOLLAR, SLASH, COLON, APOSTROPHE, CURLY = 46, 0x2026, 43, 36, 47, 58, 39, 0x2019
 PERCENT, SECTION, EQUALS = 37, 0xA7, 61
@@ -34,7 +35,7 @@ def borrowed(context: Any, array: Any) -> Any:
     return array(array), generate
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True)
 def mix(value):
     """Finish a 64-bit hash: every input bit reaches every output bit."""
     value ^= value >> np.uint64(32)
@@ -43,45 +44,48 @@ def mix(value):
     return value
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def hash_points(points, start, end):
     """64-bit hash of `points[start:end]`, never 0."""
-    value = np.uint64(0x9E3779B97F4A7C15)
+    value = np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(end - start)
     i = start
-    while i + 1 < end:  # two a step: a point has 21 bits
-        value = (value ^ (np.uint64(points[i]) << np.uint64(32) | np.uint64(points[i + 1]))) * np.uint64(0xFF51AFD7ED558CCD)
-        i += 2
-    if i < end:
+    while i + 2 < end:  # three a step: a point has 21 bits
+        three = np.uint64(points[i]) | np.uint64(points[i + 1]) << np.uint64(21) | np.uint64(points[i + 2]) << np.uint64(42)
+        value = (value ^ three) * np.uint64(0xFF51AFD7ED558CCD)
+        value ^= value >> np.uint64(32)
+        i += 3
+    while i < end:
         value = (value ^ np.uint64(points[i])) * np.uint64(0xC4CEB9FE1A85EC53)
+        i += 1
     return mix(value) | np.uint64(1)
 
 
-@njit(nogil=True, cache=True)
-def decode(data, start, end, table, points, flags):
-    """Code points and their flags of the valid UTF-8 `data[start:end]`; returns how many."""
-    n, i = 0, start
+@njit(nogil=True)
+def decode(data, table, points, flags, breaks):
+    """Code points and their flags of valid UTF-8, and where its line breaks are; returns how many of both."""
+    n, i, found, end = 0, 0, 0, data.size
     while i < end:
-        byte = np.int32(data[i])
-        if byte < 0x80:
-            point = byte
+        point = np.int32(data[i])
+        if point < 0x80:
             i += 1
-        elif byte < 0xE0:
-            point = (byte & 0x1F) << 6 | np.int32(data[i + 1]) & 0x3F
+        elif point < 0xE0:
+            point = (point & 0x1F) << 6 | np.int32(data[i + 1]) & 0x3F
             i += 2
-        elif byte < 0xF0:
-            point = (byte & 0x0F) << 12 | (np.int32(data[i + 1]) & 0x3F) << 6 | np.int32(data[i + 2]) & 0x3F
+        elif point < 0xF0:
+            point = (point & 0x0F) << 12 | (np.int32(data[i + 1]) & 0x3F) << 6 | np.int32(data[i + 2]) & 0x3F
             i += 3
         else:
-            point = (byte & 0x07) << 18 | (np.int32(data[i + 1]) & 0x3F) << 12
+            point = (point & 0x07) << 18 | (np.int32(data[i + 1]) & 0x3F) << 12
             point |= (np.int32(data[i + 2]) & 0x3F) << 6 | np.int32(data[i + 3]) & 0x3F
             i += 4
-        points[n] = point
-        flags[n] = table[point] if point < table.size else (BEYOND if point < 0x32000 else 0)
+        flag = table[point] if point < table.size else (BEYOND if point < 0x32000 else 0)
+        points[n], flags[n], breaks[found] = point, flag, n
+        found += flag >> BREAK_BIT & 1
         n += 1
-    return n
+    return n, found
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def lookup(points, start, end, keys, splits):
     """The word starts of an exception (see `contractions.Splits`), or 0 where `points[start:end]` is none."""
     if end - start > 12 or end <= start:
@@ -89,7 +93,12 @@ def lookup(points, start, end, keys, splits):
     first, last = points[start], points[end - 1]
     if first < 128 and last < 128 and splits[keys.size + first * 128 + last] == 0:
         return 0
-    key = hash_points(points, start, end)
+    return find(hash_points(points, start, end), keys, splits)
+
+
+@njit(nogil=True)
+def find(key, keys, splits):
+    """What `lookup` returns, by the hash of the chunk."""
     slot = np.int64(key & np.uint64(keys.size - 1))
     while keys[slot] != 0:
         if keys[slot] == key:
@@ -98,7 +107,7 @@ def lookup(points, start, end, keys, splits):
     return 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def prefix_length(points, flags, a, b):
     """How many characters at the front of `points[a:b]` are a word of their own."""
     point, flag = points[a], flags[a]
@@ -118,7 +127,7 @@ def prefix_length(points, flags, a, b):
     return 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def suffix_length(points, flags, a, b, units):
     """How many characters at the end of `points[a:b]` are a word of their own."""
     if b <= a:
@@ -159,7 +168,7 @@ def suffix_length(points, flags, a, b, units):
     return 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def is_address(points, flags, a, b):
     """Whether `points[a:b]` reads as a web or mail address: [scheme://][user@]host.tld[:port][/path]."""
     i, start = a, a
@@ -187,7 +196,7 @@ def is_address(points, flags, a, b):
     return is_host(points, flags, start, end)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def is_host(points, flags, start, end):
     """Whether `points[start:end]` is an IPv4 address, or labels with dots between, the last of two or more lower-case letters."""
     port = end
@@ -215,7 +224,7 @@ def is_host(points, flags, start, end):
     return True
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def infix_length(points, flags, a, b, i):
     """How many characters at `i`, inside `points[a:b]`, split what is left of them from what is right."""
     point = points[i]
@@ -250,7 +259,7 @@ def infix_length(points, flags, a, b, i):
     return 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def emit_infixes(points, flags, a, b, starts, ends, count):
     """Cut `points[a:b]` at its infixes and write the words."""
     word, i = a, a
@@ -272,7 +281,7 @@ def emit_infixes(points, flags, a, b, starts, ends, count):
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def emit_exception(bits, a, b, starts, ends, count):
     """Write the words of an exception."""
     first = a
@@ -284,7 +293,7 @@ def emit_exception(bits, a, b, starts, ends, count):
     return count + 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def split_chunk(points, flags, a, b, keys, splits, units, suffixes, starts, ends, count):
     """Cut what stands between two spaces: affixes from both ends inwards, then exceptions, addresses, infixes."""
     lo, hi, found, bits = a, b, 0, 0
@@ -321,29 +330,4 @@ def split_chunk(points, flags, a, b, keys, splits, units, suffixes, starts, ends
         starts[count], ends[count] = hi, suffixes[found]
         hi = suffixes[found]
         count += 1
-    return count
-
-
-@njit(nogil=True, cache=True)
-def split_words(points, flags, n, keys, splits, units, suffixes, starts, ends):
-    """Words of a decoded document as `(starts, ends)` in code points; returns how many. Scratch arrays hold n + 1."""
-    count, i = 0, 0
-    while i < n:
-        if flags[i] & SPACE:
-            i += 1
-            continue
-        j, plain = i, ALPHA
-        while j < n and not flags[j] & SPACE:
-            plain &= flags[j]
-            j += 1
-        if plain:
-            bits = lookup(points, i, j, keys, splits)
-            if bits > 1:
-                count = emit_exception(bits, i, j, starts, ends, count)
-            else:
-                starts[count], ends[count] = i, j
-                count += 1
-        else:
-            count = split_chunk(points, flags, i, j, keys, splits, units, suffixes, starts, ends, count)
-        i = j
     return count

@@ -5,13 +5,17 @@ import numpy as np
 from numba import njit  # noqa: TID253
 
 from midtrain_dagster.clean import characters as c
-from midtrain_dagster.clean.kernels import split_words
+from midtrain_dagster.clean.counting import trim
+from midtrain_dagster.clean.words import FIRST, SIGNS, STOP, split
 
-SPACE, DIGIT, BREAK, PUNCT, TERMINAL = c.SPACE, c.DIGIT, c.LINE_BREAK, c.UNICODE_PUNCTUATION, c.TERMINAL
+DIGIT = c.DIGIT
 DOT, OPEN, CLOSE = 46, 91, 93
 
+# What a text holds at all, as bits of its marks: most rules then need no look.
+PHRASE, CURLY, BRACKET, ELLIPSIS = 1, 2, 4, 8
 
-@njit(nogil=True, cache=True)
+
+@njit(nogil=True)
 def contains(points, a, b, phrase):
     """Whether `points[a:b]`, its ASCII letters in lower case, holds the lower-case `phrase`."""
     for i in range(a, b - phrase.size + 1):
@@ -28,7 +32,7 @@ def contains(points, a, b, phrase):
     return False
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def same(points, a, b, phrase):
     """Whether `points[a:]` begins with `phrase`, within b."""
     if b - a < phrase.size:
@@ -39,7 +43,7 @@ def same(points, a, b, phrase):
     return True
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def without_citations(points, flags, a, b, citations, line, line_flags):
     """Copy `points[a:b]` less Wikipedia's marks ([12], [edit], [citation needed]); returns the length."""
     n, i = 0, a
@@ -62,81 +66,110 @@ def without_citations(points, flags, a, b, citations, line, line_flags):
     return n
 
 
-@njit(nogil=True, cache=True)
-def count_sentences(points, flags, starts, ends, words):
+@njit(nogil=True)
+def count_sentences(shapes, first, last):
     """Sentences as spaCy's sentencizer cuts them: one begins with the first word after a full stop that is no punctuation."""
-    if words == 0:
+    if first == last:
         return 0
     sentences, seen = 1, False
-    for w in range(words):
-        single = ends[w] - starts[w] == 1
-        stop = single and flags[starts[w]] & TERMINAL != 0
-        punctuation = True
-        for i in range(starts[w], ends[w]):
-            punctuation &= flags[i] & PUNCT != 0
-        if seen and not stop and not punctuation:
-            sentences, seen = sentences + 1, False
-        elif stop:
+    for w in range(first, last):
+        if shapes[w] & STOP:
             seen = True
+        elif seen and not shapes[w] & SIGNS:
+            sentences, seen = sentences + 1, False
     return sentences
 
 
-@njit(nogil=True, cache=True)
-def shape(points, flags, a, b):
-    """(words between spaces, the longest of them in characters) of `points[a:b]`."""
-    words, longest, start = 0, 0, -1
-    for i in range(a, b + 1):
-        if i < b and not flags[i] & SPACE:
-            start = i if start < 0 else start
-        elif start >= 0:
-            words, longest, start = words + 1, max(longest, i - start), -1
-    return words, longest
+@njit(nogil=True)
+def chunks_of(words, first, last):
+    """(chunks between spaces, the longest of them in characters) of some words."""
+    chunks, longest, start = 0, 0, 0
+    for w in range(first, last):
+        if words.shapes[w] & FIRST:
+            chunks, start = chunks + 1, words.starts[w]
+        longest = max(longest, words.ends[w] - start)
+    return chunks, longest
 
 
-@njit(nogil=True, cache=True)
-def c4(points, flags, n, tables, phrases, citations, line, line_flags, suffixes, starts, ends, out):
-    """C4's verdict on each line of a document: out[0:6] as `signals.COLUMNS` names them. Overwrites the word arrays."""
-    keys, splits, units = tables
-    total, kept, sentences, lorem, curly, javascript, policy, start, i = 0, 0, 0, 0, 0, 0, 0, 0, 0
-    while i <= n:
-        if i < n and not flags[i] & BREAK:
-            i += 1
+@njit(nogil=True)
+def verdict(points, a, b, phrases, marks):
+    """0: C4 keeps a line; else which rule it falls to: 1 lorem ipsum, 2 JavaScript, 3 a curly bracket, 4 a policy."""
+    if marks & PHRASE:
+        if contains(points, a, b, phrases[0]):
+            return 1
+        if contains(points, a, b, phrases[1]):
+            return 2
+    if marks & CURLY:
+        for i in range(a, b):
+            if points[i] == 123:
+                return 3
+    if marks & PHRASE:
+        for p in range(2, len(phrases)):
+            if contains(points, a, b, phrases[p]):
+                return 4
+    return 0
+
+
+@njit(nogil=True)
+def may_end(point):
+    """Whether this is one of the marks that C4 takes for an end, or the end of a citation after one."""
+    return point == DOT or point == 63 or point == 33 or point == 34 or point == 39 or point == CLOSE
+
+
+@njit(nogil=True)
+def ends_well(points, a, b):
+    """Whether a line ends with a mark that C4 takes for an end, and not with an ellipsis."""
+    last = points[b - 1] if b > a else 0
+    terminal = last == DOT or last == 63 or last == 33 or last == 34 or last == 39
+    return terminal and not (b - a >= 3 and last == DOT and points[b - 2] == DOT and points[b - 3] == DOT)
+
+
+@njit(nogil=True)
+def c4(points, flags, n, breaks, found, words, count, rules, cache, phrases, citations, line, line_flags, spare, marks, out):
+    """C4's verdict on each line of a document: out[0:6] as `signals.COLUMNS` names them. `spare`: a second set of words.
+
+    Only lines that may hold a citation mark are copied and cut into words again.
+    """
+    total, kept, sentences, start, word = 0, 0, 0, 0, 0
+    lorem, javascript, curly, policy = 0, 0, 0, 0
+    for k in range(found + 1):
+        end = breaks[k] if k < found else n
+        if end < start or (k == found and start >= n):
             continue
-        a, b = start, i
-        i += 2 if i + 1 < n and points[i] == 13 and points[i + 1] == 10 else 1
-        start = i
-        if a >= n:
-            break
+        a, b = trim(flags, start, end)
+        start = end + 1
+        if start < n and points[end] == 13 and points[start] == 10:
+            start += 1
         total += 1
-        while a < b and flags[a] & SPACE:
-            a += 1
-        while b > a and flags[b - 1] & SPACE:
-            b -= 1
+        first = word
+        while word < count and words.starts[word] < end:
+            word += 1
         if b - a < 5:
             continue
-        m = without_citations(points, flags, a, b, citations, line, line_flags)
-        last = line[m - 1] if m else 0
-        terminal = last == DOT or last == 63 or last == 33 or last == 34 or last == 39
-        dots = m >= 3 and last == DOT and line[m - 2] == DOT and line[m - 3] == DOT
-        if not terminal or dots:
+        if not may_end(points[b - 1]):
             continue
-        words, longest = shape(points, flags, a, b)
-        if words < 3 or longest > 1000:
+        text, text_flags, m = points, flags, 0
+        if marks & BRACKET and np.any(points[a:b] == OPEN):
+            m = without_citations(points, flags, a, b, citations, line, line_flags)
+        cited = 0 < m < b - a
+        if cited:
+            text, text_flags, a, b = line, line_flags, 0, m
+        chunks, longest = chunks_of(words, first, word)
+        if chunks < 3 or longest > 1000 or not ends_well(text, a, b):
             continue
-        if contains(line, 0, m, phrases[0]):
-            lorem += 1
-        elif contains(line, 0, m, phrases[1]):
-            javascript += 1
-        elif np.any(line[:m] == 123):
-            curly += 1
+        rule = verdict(text, a, b, phrases, marks | (PHRASE if cited else 0))
+        lorem, javascript, curly, policy = (
+            lorem + (rule == 1),
+            javascript + (rule == 2),
+            curly + (rule == 3),
+            policy + (rule == 4),
+        )
+        if rule:
+            continue
+        kept += 1
+        if cited:
+            sentences += count_sentences(spare.shapes, 0, split(text, text_flags, b, rules, spare, cache))
         else:
-            found = False
-            for p in range(2, len(phrases)):
-                found = found or contains(line, 0, m, phrases[p])
-            if found:
-                policy += 1
-                continue
-            count = split_words(line, line_flags, m, keys, splits, units, suffixes, starts, ends)
-            kept, sentences = kept + 1, sentences + count_sentences(line, line_flags, starts, ends, count)
+            sentences += count_sentences(words.shapes, first, word)
     out[0], out[1] = sentences, kept / total if total else np.nan
     out[2], out[3], out[4], out[5] = lorem, curly, javascript, policy

@@ -7,21 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midtrain_dagster.clean import characters, contractions
-from midtrain_dagster.clean.kernels import decode, split_words
+from midtrain_dagster.clean import characters, contractions, document
+from midtrain_dagster.clean.kernels import decode
 from midtrain_dagster.clean.rules import RULESETS
 from midtrain_dagster.clean.signals import COLUMNS, quality_signals
+from midtrain_dagster.clean.words import Rules, split
 
 
 def words(text: str) -> list[str]:
     data = np.frombuffer(text.encode(), dtype=np.uint8)
-    size = len(data) + 2
-    points, flags = np.empty(size, np.int32), np.empty(size, np.int32)
-    suffixes, starts, ends = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
-    n = decode(data, 0, len(data), characters.table(), points, flags)
-    table = contractions.table()
-    count = split_words(points, flags, n, table.keys, table.starts, contractions.units(), suffixes, starts, ends)
-    return [text[a:b] for a, b in zip(starts[:count], ends[:count], strict=True)]
+    room, table = document.scratch(len(data)), contractions.table()
+    n, _ = decode(data, characters.table(), room.text.points, room.text.flags, room.text.breaks)
+    rules = Rules(table.keys, table.starts, contractions.units())
+    once = split(room.text.points, room.text.flags, n, rules, room.words, room.chunks)
+    count = split(room.text.points, room.text.flags, n, rules, room.words, room.chunks)  # now from the cache
+    assert once == count
+    return [text[a:b] for a, b in zip(room.words.starts[:count], room.words.ends[:count], strict=True)]
 
 
 @pytest.mark.parametrize(
