@@ -44,7 +44,7 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
         kinds={"polars"},
         owners=OWNERS,
         pool=POOL,
-        code_version=code_version("mix"),
+        code_version=code_version("mix", "sequences"),
         automation_condition=AUTOMATION,
         tags={"midtrain/recipe": recipe.name},
         description=f"What recipe `{recipe.name}` mixes: share, token budget and repetitions of each component.",
@@ -53,7 +53,7 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
         base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
         settings = recipe.mixture
         mark = fingerprint(
-            code_version("mix"), settings.model_dump(mode="json"), selection_digest(lake, recipe.name), base.digest
+            code_version("mix", "sequences"), settings.model_dump(mode="json"), selection_digest(lake, recipe.name), base.digest
         )
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
@@ -81,7 +81,9 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
                 f"base_checkpoint/{recipe.name}": base.fingerprint,
             },
         )
-        from midtrain_dagster.mix.plots import shares
+        from midtrain_dagster.mix import plots
+
+        shares = getattr(plots, "shares", None) or plots.mixture_shares
 
         table = pl.read_parquet(artifact.path / "mixture.parquet")
         return of_artifact(context, artifact, made, {"mixture": plot(shares(table)), "table": markdown(table)})
@@ -99,7 +101,7 @@ def packed(recipe: Recipe) -> dg.AssetsDefinition:
         kinds={"numpy"},
         owners=OWNERS,
         pool=POOL,
-        code_version=code_version("mix"),
+        code_version=code_version("mix", "sequences"),
         automation_condition=AUTOMATION,
         tags={"midtrain/recipe": recipe.name},
         description=f"Token sequences of recipe `{recipe.name}` in training order, with the document behind every span.",
@@ -108,7 +110,9 @@ def packed(recipe: Recipe) -> dg.AssetsDefinition:
         base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
         chosen = lake.artifacts.current(f"mixture/{recipe.name}")
         settings = recipe.packing
-        mark = fingerprint(code_version("mix"), settings.model_dump(mode="json"), recipe.seed, chosen.digest, base.digest)
+        mark = fingerprint(
+            code_version("mix", "sequences"), settings.model_dump(mode="json"), recipe.seed, chosen.digest, base.digest
+        )
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
             documents = pl.read_parquet(chosen.path / "documents.parquet").drop("tokens")

