@@ -101,6 +101,10 @@ MATH = {
     "precalc": "Precalculus",
 }
 OURS = "ours"  # directory of a benchmark whose task file is beside this module, in tasks/
+PLAYED = "played"  # directory of one of several turns, in environments/
+
+
+ROUGE = "geometric mean of ROUGE-1, -2 and -L of each document, then the mean; the paper takes the means first"
 
 
 class Benchmark(NamedTuple):
@@ -116,10 +120,27 @@ class Benchmark(NamedTuple):
     gold: str | None = None  # Jinja over the row: the answer to score; None: the task's own target
     divide: str | None = None  # how rows of one file become those of several tasks: subject, type, or file
     about: str = ""  # paper
+    notes: str = ""  # what is other than in the paper, in words
 
 
 def _each(prefix: str, names: Mapping[str, str] | list[str]) -> tuple[str, ...]:
     return tuple(f"{prefix}_{name}" for name in names)
+
+
+SCROLLS = {  # our name → its directory's name in SCROLLS
+    "qasper": "qasper",
+    "narrativeqa": "narrative_qa",
+    "quality": "quality",
+    "contractnli": "contract_nli",
+    "qmsum": "qmsum",
+    "govreport": "gov_report",
+    "summscreenfd": "summ_screen_fd",
+}
+
+
+def _scrolls(name: str, metric: str, notes: str = "") -> Benchmark:
+    task, sets = f"scrolls_{name}", (f"scrolls_{name}", f"scrolls_{SCROLLS[name]}")
+    return Benchmark("long_context", OURS, (task,), sets, metric, num_fewshot=0, about="2201.03533", notes=notes)
 
 
 CATALOG: dict[str, Benchmark] = {
@@ -140,15 +161,26 @@ CATALOG: dict[str, Benchmark] = {
     "mbpp": Benchmark("code", "mbpp", ("mbpp",), ("mbpp",), "pass_at_1", "none", 3, "{{code}}", about="2108.07732"),
     "humaneval_infilling": Benchmark("code", "humaneval_infilling", ("humaneval_single_line_infilling",), ("humaneval_infilling", "humaneval_single_line_infilling"), "pass@1", "create_test", 0, "{{canonical_solution}}", about="2207.14255"),
     "humanevalfix": Benchmark("code", OURS, ("humanevalfix",), ("humanevalfix", "humanevalpack_python"), "pass@1", num_fewshot=0, gold="{{canonical_solution}}", about="2308.07124"),
+    "humanevalexplain": Benchmark("code", PLAYED, ("humanevalexplain",), ("humanevalexplain", "humanevalpack_python"), "pass@1", num_fewshot=0, about="2308.07124"),
     "output_prediction": Benchmark("code", OURS, ("output_prediction",), ("cruxeval", "code_reasoning"), "exact_match", num_fewshot=0, gold="{{output}}", about="2401.03065"),
     "input_prediction": Benchmark("code", OURS, ("input_prediction",), ("cruxeval", "code_reasoning"), "pass@1", num_fewshot=0, gold="{{input}}", about="2401.03065"),
     # agent
     "function_call": Benchmark("agent", OURS, ("function_call",), ("function_call", "tool_use"), "exact_call", num_fewshot=0, about="2305.15334"),
-    "dbbench": Benchmark("agent", OURS, ("dbbench",), ("agentbench_dbbench", "dbbench"), "success", num_fewshot=0, about="2308.03688"),
+    "tool_steps": Benchmark("agent", PLAYED, ("tool_steps",), ("tool_steps", "toolbench"), "pass_rate", num_fewshot=0, about="2307.16789", notes="simulated APIs and exact answers in place of services and a judging model"),
+    "dbbench": Benchmark("agent", PLAYED, ("dbbench",), ("agentbench_dbbench", "dbbench"), "success", num_fewshot=0, about="2308.03688", notes="SQLite in place of MySQL, at most 6 turns in place of 15"),
+    "os_interaction": Benchmark("agent", PLAYED, ("os_interaction",), ("agentbench_os", "os_interaction"), "success", num_fewshot=0, about="2308.03688", notes="in the sandbox in place of a container: no root, no network"),
     # long context
     "narrativeqa": Benchmark("long_context", OURS, ("narrativeqa",), ("narrativeqa",), "f1", num_fewshot=0, about="1712.07040"),
     "quality": Benchmark("long_context", OURS, ("quality",), ("quality",), "acc", num_fewshot=0, about="2112.08608"),
-    "needle": Benchmark("long_context", OURS, ("needle",), ("needle", "ruler"), "exact_match", num_fewshot=0, about="2404.06654"),
+    "needle": Benchmark("long_context", OURS, ("needle",), ("needle",), "exact_match", num_fewshot=0, about="2404.06654"),
+    "ruler": Benchmark("long_context", OURS, ("ruler",), ("ruler",), "string_match_all", num_fewshot=0, about="2404.06654"),
+    "scrolls_qasper": _scrolls("qasper", "f1", "yes/no questions are answered in words, not by likelihood"),
+    "scrolls_narrativeqa": _scrolls("narrativeqa", "f1"),
+    "scrolls_quality": _scrolls("quality", "acc"),
+    "scrolls_contractnli": _scrolls("contractnli", "acc"),
+    "scrolls_qmsum": _scrolls("qmsum", "rouge", ROUGE),
+    "scrolls_govreport": _scrolls("govreport", "rouge", ROUGE),
+    "scrolls_summscreenfd": _scrolls("summscreenfd", "rouge", ROUGE),
     # what is built from packages and held-out documents
     "reasoning_gym": Benchmark("reasoning", OURS, ("reasoning_gym",), ("reasoning_gym",), "score", num_fewshot=0, about="2505.24760"),
     "cloze": Benchmark("general", OURS, ("cloze",), ("cloze",), "acc", num_fewshot=0, about="1606.06031"),

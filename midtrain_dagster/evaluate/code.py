@@ -33,6 +33,11 @@ def pass_at_k_of(samples: int, correct: int, k: int) -> float:
     return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
 
+def ks_of(samples: int) -> list[int]:
+    """The k that pass@k is reported for: powers of ten up to the number of samples, and that number."""
+    return sorted({1, samples, *(k for k in (10, 100) if k <= samples)})
+
+
 def pass_at_k(
     references: Sequence[str], predictions: Sequence[Sequence[str]], k: Sequence[int] | int = (1,)
 ) -> dict[str, float]:

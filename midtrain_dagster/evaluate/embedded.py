@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.evaluate.simulated import shell_rows, tool_step_rows
 
 REASONING_GYM = (
     "basic_arithmetic",
@@ -33,7 +34,7 @@ TOOL_VALUES = ("paris", "tokyo", "lima", "oslo", "cairo", "quito", "delhi", "per
 
 
 def write_embedded(out: Path, seed: int = 0, n: int = 20) -> dict[str, Path]:
-    """Write HumanEval, `n` rows of each reasoning-gym task, `n` function calls and `n` needles: name of the set → its file.
+    """Write HumanEval, `n` rows of each reasoning-gym task, and `n` of each other seeded set: name of the set → its file.
 
     Raises MidtrainError where a package is missing. Equal seeds give equal bytes.
     """
@@ -43,6 +44,8 @@ def write_embedded(out: Path, seed: int = 0, n: int = 20) -> dict[str, Path]:
         "reasoning_gym": _write(out / "reasoning_gym_test.jsonl", reasoning_rows(seed, n)),
         "function_call": _write(out / "function_call_test.jsonl", function_call_rows(seed, n)),
         "needle": _write(out / "needle_test.jsonl", needle_rows(seed, n)),
+        "tool_steps": _write(out / "tool_steps_test.jsonl", tool_step_rows(seed, n)),
+        "os_interaction": _write(out / "os_interaction_test.jsonl", shell_rows(seed, n)),
     }
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.evaluate import probes
 from midtrain_dagster.evaluate import samples as kept
 from midtrain_dagster.evaluate.catalog import CATALOG, Benchmark
 from midtrain_dagster.evaluate.harness import Built, NotRun, build, known
@@ -66,7 +68,8 @@ def evaluate(
     for task in wanted:
         benchmark = benchmarks[task.name]
         try:
-            built = build(task.name, benchmark, data, task.num_fewshot, hub, _repeats(benchmark, settings))
+            rows = _probes(model, settings, out) if task.name == "ruler" and settings.probe_lengths else data
+            built = build(task.name, benchmark, rows, task.num_fewshot, hub, _repeats(benchmark, settings))
         except NotRun as reason:
             not_run[task.name] = str(reason)
             continue
@@ -89,22 +92,31 @@ def _task(name: str, settings: Evaluation) -> Task:
     return next((task for task in settings.tasks if task.name == name), Task(name=name))
 
 
+def _probes(model: Path | str, settings: Evaluation, out: Path | None) -> Path:
+    """A directory with the long-context probes of the settings, measured in the model's own tokens."""
+    from midtrain_dagster.evaluate.backend import tokenizer_of
+
+    if out is None:
+        raise MidtrainError("probes of chosen lengths are written beside the results; say where with `out`")
+    tokenizer = tokenizer_of(model)
+    rows = probes.ruler_rows(
+        settings.seed, settings.probes, settings.probe_lengths, count=lambda text: len(tokenizer.encode(text))
+    )
+    folder = out / "probes"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "ruler_test.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
 def _repeats(benchmark: Benchmark, settings: Evaluation) -> int:
     return settings.repeats if benchmark.metric.startswith("pass") else 1
 
 
 def _load(model: Path | str, settings: Evaluation, responses: Responses, progress: Progress | None) -> Any:
-    from midtrain_dagster.evaluate.language_model import LanguageModel
+    from midtrain_dagster.evaluate.backend import backend
 
-    return LanguageModel(
-        model,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-        batch_tokens=settings.batch_tokens,
-        max_gen_toks=settings.max_gen_toks,
-        responses=responses,
-        progress=progress,
-    )
+    return backend(model, settings, responses, progress)
 
 
 def _content(built: Built) -> str:
@@ -118,30 +130,17 @@ def _run(
     task: Task, benchmark: Benchmark, built: Built, limit: int | None, settings: Evaluation, lm: Any
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """Generate and score one benchmark; then the bits of its gold answers."""
-    from lm_eval.evaluator import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
+    from midtrain_dagster.evaluate.asking import answer, ask
     from midtrain_dagster.evaluate.parity import parity
 
     started = time.monotonic()
-    scored: dict[str, Any] = {}
     if task.generate:
-        sampling = {"do_sample": True, "temperature": settings.temperature} if _repeats(benchmark, settings) > 1 else None
-        scored = simple_evaluate(
-            model=lm,
-            tasks=[built.group] if built.group is not None else list(built.tasks.values()),
-            limit=limit,
-            gen_kwargs=sampling,
-            bootstrap_iters=settings.bootstrap,
-            fewshot_random_seed=settings.seed,
-            task_manager=TaskManager(include_defaults=False),
-            confirm_run_unsafe_code=True,
-        )
-        logged = scored.pop("samples")
+        scored, logged = answer(built, limit, settings, lm, sampled=_repeats(benchmark, settings) > 1)
     else:
-        logged = _asked(built, limit, settings.seed)
+        scored, logged = {}, ask(built, limit, settings.seed)
     seconds = time.monotonic() - started
-    bits = _gold_nats(benchmark, built, logged, lm) if settings.gold_bits or not task.generate else {}
+    measured = (settings.gold_bits or not task.generate) and lm.scores
+    bits = _gold_nats(benchmark, built, logged, lm) if measured else {}
     samples = kept.frame(task.name, benchmark, built.tasks, built.origin, logged, bits)
     results = {key: scored[key] for key in (*MERGED, "config") if key in scored}
     results["midtrain"] = {
@@ -152,31 +151,13 @@ def _run(
         "notes": built.notes + ([] if task.generate else ["answers were not generated: gold bits per byte alone"]),
         "questions": samples["question_id"].n_unique(),
         "gold_bits_per_byte": _bits_per_byte(samples),
+        "by_length": kept.by_length(samples),
         "shared_prefixes": lm.packs,
-        "parity": parity(lm, logged, settings.parity_sample),
+        "parity": parity(lm, logged, settings.parity_sample) if lm.packs else None,
         "seconds": round(seconds, 2),
         "gold_seconds": round(time.monotonic() - started - seconds, 2),
     }
     return results, samples
-
-
-def _asked(built: Built, limit: int | None, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """The questions as the harness would ask them, without asking."""
-    logged: dict[str, list[dict[str, Any]]] = {}
-    for name, task in built.tasks.items():
-        task.set_fewshot_seed(seed=seed)
-        if task.config.num_fewshot is None:
-            task.set_config(key="num_fewshot", value=0)
-        task.build_all_requests(limit=limit)
-        arguments: dict[int, list[Any]] = {}
-        docs: dict[int, Any] = {}
-        for instance in task.instances:
-            arguments.setdefault(instance.doc_id, []).append(instance.args)
-            docs[instance.doc_id] = instance.doc
-        logged[name] = [
-            {"doc_id": i, "doc": docs[i], "arguments": arguments[i], "resps": [], "filter": "none", "metrics": []} for i in docs
-        ]
-    return logged
 
 
 def _gold_nats(benchmark: Benchmark, built: Built, logged: Mapping[str, Any], lm: Any) -> dict[tuple[str, str], float]:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.evaluate import rows as local
-from midtrain_dagster.evaluate.catalog import MATH, MMLU, OURS, Benchmark
-from midtrain_dagster.evaluate.code import code_eval_in_sandbox
+from midtrain_dagster.evaluate.catalog import MATH, MMLU, OURS, PLAYED, Benchmark
+from midtrain_dagster.evaluate.code import code_eval_in_sandbox, ks_of
+from midtrain_dagster.evaluate.environments.play import Played
 from midtrain_dagster.evaluate.rows import Row
 
 TASKS = Path(__file__).with_name("tasks")
@@ -17,7 +18,7 @@ EVALUATED = ("test", "validation", "dev")  # which local split is evaluated: the
 class Built(NamedTuple):
     """A benchmark that can run."""
 
-    tasks: dict[str, Any]  # name → lm_eval ConfigurableTask
+    tasks: dict[str, Any]  # name → lm_eval ConfigurableTask, or environments.play.Played
     group: Any  # lm_eval Group over them, None for a single task
     origin: dict[str, list[Row]]  # name → the local rows in the order of its questions; empty for the hub's
     notes: list[str]  # what is other than by convention, in words
@@ -32,16 +33,21 @@ def build(
 ) -> Built:
     """The tasks of a benchmark, with rows from `data` where it has them and from the hub otherwise.
 
+    `repeats` samples of each question, for pass@k.
+
     Raises NotRun with the reason when neither has.
     """
     import datasets
     from lm_eval.api.task import ConfigurableTask
 
     parts, notes = _local_parts(benchmark, data) if data is not None else ({}, [])
-    if not parts and (not hub or benchmark.directory == OURS):
+    if not parts and (not hub or benchmark.directory in (OURS, PLAYED)):
         where = f"in {data}" if data is not None else "because no directory of rows was given"
         wanted = " or ".join(f"{s}_test.jsonl" for s in benchmark.sets[:3])
         raise NotRun(f"no rows {where} (looked for {wanted}), and the hub was not asked")
+    notes += [benchmark.notes] if benchmark.notes else []
+    if benchmark.directory == PLAYED:
+        return _played(name, parts[name]["evaluated"], notes)
     shots = num_fewshot if num_fewshot is not None else benchmark.num_fewshot
     if num_fewshot is not None and num_fewshot != benchmark.num_fewshot:
         notes.append(f"{num_fewshot} shots where the convention is {benchmark.num_fewshot}")
@@ -53,7 +59,7 @@ def build(
         if shots is not None:
             config["num_fewshot"] = shots
         if repeats > 1:
-            config["repeats"] = repeats
+            _repeat(config, repeats)
         if parts:
             evaluated, source = _redirect(config, parts[task], notes)
             config["custom_dataset"] = _dataset(source)
@@ -65,6 +71,25 @@ def build(
     if parts and len(built) < len(benchmark.tasks):
         notes.append(f"{len(built)} of its {len(benchmark.tasks)} tasks have rows here")
     return Built(built, _group(name, benchmark, built), origin, sorted(set(notes)))
+
+
+def _played(name: str, rows: list[Row], notes: list[str]) -> Built:
+    from midtrain_dagster.evaluate.environments.kinds import KINDS
+
+    return Built({name: Played(name, KINDS[name], [row.values for row in rows])}, None, {name: rows}, notes)
+
+
+def _repeat(config: dict[str, Any], repeats: int) -> None:
+    """Ask for several samples of each question, and for pass@k of every k that they allow."""
+    config["repeats"] = repeats
+    ks = ks_of(repeats)
+    if not config.get("filter_list"):  # the harness's own default would keep the first sample alone
+        config["filter_list"] = [{"name": "none", "filter": [{"function": "take_first_k", "k": repeats}]}]
+    for metric in list(config["metric_list"]):
+        if "k" in metric:
+            metric["k"] = ks
+        elif metric["metric"] == "pass@1":
+            config["metric_list"] = [{**metric, "metric": f"pass@{k}"} for k in ks]
 
 
 def _configs(benchmark: Benchmark) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,8 @@ GENERATED = "generate_until"
 class LanguageModel(HFLM):
     """A causal model in the Hugging Face layout, for `lm_eval.simple_evaluate`."""
 
+    scores = True  # it gives log-likelihoods
+
     def __init__(
         self,
         model: Path | str,

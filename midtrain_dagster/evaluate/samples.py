@@ -104,6 +104,16 @@ def frame(
     return pl.DataFrame(rows, schema=SAMPLES_SCHEMA).sort("task", "row", "filter", "metric", maintain_order=True)
 
 
+def by_length(samples: pl.DataFrame) -> dict[str, float] | None:
+    """The primary score of the questions of each length, for rows that name one: the long-context curve."""
+    scored = samples.filter("primary").drop_nulls("score")
+    lengths = [json.loads(doc).get("length") for doc in scored["doc"]]
+    named = scored.select("score", length=pl.Series(lengths, dtype=pl.Int64, strict=False)).drop_nulls("length")
+    if named.is_empty():
+        return None
+    return {str(length): score for length, score in named.group_by("length").agg(pl.col("score").mean()).sort("length").rows()}
+
+
 def _output(task: Any, sample: Mapping[str, Any]) -> str | None:
     if not sample["resps"]:
         return None

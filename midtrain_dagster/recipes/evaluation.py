@@ -50,6 +50,14 @@ class Evaluation(Settings):
     temperature: float = Field(
         default=0.2, gt=0, description="Of sampling, where repeats is above 1 (2107.03374 takes .2 for pass@1)."
     )
+    probe_lengths: tuple[int, ...] = Field(
+        default=(), description="Lengths, in the model's tokens, of the `ruler` probes; empty: the rows that are given."
+    )
+    probes: int = Field(default=5, ge=1, description="Probes of each kind and length.")
+    tokenizer: str | None = Field(
+        default=None, description="For a served model (`openai:URL#name`): directory or hub name of its tokenizer, for scoring."
+    )
+    concurrent: int = Field(default=4, ge=1, description="Requests to a served model at a time.")
     parity_sample: int = Field(
         default=8, ge=0, description="Requests scored again one by one, to catch numbers that move with the batch."
     )

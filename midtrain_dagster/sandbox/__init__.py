@@ -30,7 +30,7 @@ Status = Literal["ok", "failed", "timeout", "memory"]
 INSIDE = Path(__file__).with_name("inside.py")
 OUT_OF_MEMORY = 97  # inside.py's exit code for MemoryError
 OUTPUT_BYTES = 1 << 20  # of stdout and of stderr that are kept
-SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin")
+SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/alternatives")  # the last: where awk and others are links to
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
@@ -179,6 +179,7 @@ def _bubblewrap(program: Path, inside: str, disk_mb: int) -> list[str]:
     else:
         argv += ["--unshare-user"]
     argv += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
+    argv += ["--perms", "0755", "--dir", "/etc"]
     for outside, within in shown:
         argv += ["--ro-bind", outside, within]
     argv += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(disk_mb << 20), "--tmpfs", "/tmp"]

@@ -177,13 +177,6 @@ def test_answers_survive_a_cut_line(tmp_path: Path):
 
 
 def test_scoring():
-    table = {"table_name": "t", "table_info": {"columns": [{"name": "a b"}, {"name": "n"}], "rows": [["x", "1,000"], ["y", 2]]}}
-    doc = {"table": table, "label": ["1000"]}
-    assert scoring.queried(doc, ["SELECT n FROM t WHERE `a b` = 'x'; DROP TABLE t"]) == {"success": 1.0}
-    assert scoring.queried(doc, ["SELECT n FROM t"]) == {"success": 0.0}
-    assert scoring.queried(doc, ["nonsense"]) == {"success": 0.0}
-    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
-    assert scoring.queried(doc, [endless]) == {"success": 0.0}
     answer = json.dumps({"name": "f", "arguments": {"x": 1}})
     assert scoring.exact_call({"answer": answer}, [f"Sure: {answer} done"]) == {"exact_call": 1.0, "right_name": 1.0}
     assert scoring.exact_call({"answer": answer}, ['{"name": "f", "arguments": {}}']) == {"exact_call": 0.0, "right_name": 1.0}

@@ -2,18 +2,26 @@
 
 import json
 import re
-import sqlite3
 import string
 from collections import Counter
 from typing import Any
 
-from midtrain_dagster.evaluate.code import passes
-
-SQL_STEPS = 200_000  # virtual machine instructions of SQLite in a query, in thousands of which it is asked whether to go on
+from midtrain_dagster.evaluate.code import ks_of, pass_at_k_of, passes
 
 
 def _answer(results: list[Any]) -> str:
-    return results[0] if isinstance(results[0], str) else results[0][0]
+    return _answers(results)[0]
+
+
+def _answers(results: list[Any]) -> list[str]:
+    """All samples of one question: one, or as many as `repeats` says."""
+    return [results[0]] if isinstance(results[0], str) else list(results[0])
+
+
+def _pass_at(programs: list[str]) -> dict[str, float]:
+    """pass@1, and pass@k for the powers of ten up to the number of samples and for that number."""
+    correct = sum(passes(program) for program in programs)
+    return {f"pass@{k}": pass_at_k_of(len(programs), correct, k) for k in ks_of(len(programs))}
 
 
 # code
@@ -21,8 +29,8 @@ def _answer(results: list[Any]) -> str:
 
 def fixed(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
     """HumanEvalFix (2308.07124): the repaired function passes the problem's tests."""
-    program = f"{doc['prompt']}{_answer(results)}\n{doc['test']}\n"
-    return {"pass@1": float(passes(_checked(program, doc["entry_point"])))}
+    programs = [f"{doc['prompt']}{answer}\n{doc['test']}\n" for answer in _answers(results)]
+    return _pass_at([_checked(program, doc["entry_point"]) for program in programs])
 
 
 def _checked(program: str, entry_point: str) -> str:
@@ -37,7 +45,8 @@ def output_predicted(doc: dict[str, Any], results: list[Any]) -> dict[str, float
 
 def input_predicted(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
     """CRUXEval-I (2401.03065): any input counts that gives the output."""
-    return {"pass@1": float(passes(f"{doc['code']}\nassert f({_answer(results).strip()}) == ({doc['output']})"))}
+    answers = [answer.strip() for answer in _answers(results)]
+    return _pass_at([f"{doc['code']}\nassert f({answer}) == ({doc['output']})" for answer in answers])
 
 
 # agents
@@ -59,55 +68,6 @@ def first_json(text: str) -> Any:
         except ValueError:
             continue
     return None
-
-
-def queried(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
-    """AgentBench's DB-Bench (2308.03688), one query on a real database: its rows hold exactly the labelled answers.
-
-    A row whose task changes the table (label by hash) is judged by the table afterwards, against the labelled query's.
-    """
-    given = _query(doc, statement(_answer(results)))
-    if given is None:
-        return {"success": 0.0}
-    return {"success": float(Counter(given) == Counter(_plain(value) for value in doc["label"]))}
-
-
-def statement(text: str) -> str:
-    """The SQL in an answer: a fenced block, or all up to the first semicolon."""
-    fenced = re.search(r"```(?:sql)?\s*(.*?)```", text, re.DOTALL | re.IGNORECASE)
-    return (fenced.group(1) if fenced else text).split(";")[0].strip()
-
-
-def _query(doc: dict[str, Any], sql: str) -> list[str] | None:
-    """All values that `sql` returns on the row's table, in a database of its own in memory; None for an error."""
-    table = doc["table"]
-    columns = [column["name"] for column in table["table_info"]["columns"]]
-    database = sqlite3.connect(":memory:")
-    try:
-        names = ", ".join(_quoted(name) for name in columns)
-        database.execute(f"CREATE TABLE {_quoted(table['table_name'])} ({names})")
-        marks = ", ".join("?" * len(columns))
-        database.executemany(f"INSERT INTO {_quoted(table['table_name'])} VALUES ({marks})", table["table_info"]["rows"])
-        steps = iter(range(SQL_STEPS // 1000))
-        database.set_progress_handler(lambda: next(steps, None) is None, 1000)
-        database.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        database.execute("PRAGMA case_sensitive_like = OFF")
-        return [_plain(value) for row in database.execute(sql.replace("`", '"')) for value in row]
-    except (sqlite3.Error, sqlite3.Warning, ValueError):
-        return None
-    finally:
-        database.close()
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _plain(value: Any) -> str:
-    try:
-        return f"{float(str(value).replace(',', '')):g}"
-    except ValueError:
-        return str(value).strip().lower()
 
 
 # reading
@@ -133,6 +93,12 @@ def _f1(given: list[str], wanted: list[str]) -> float:
 def found(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
     """The needle's value stands in the answer (RULER, 2404.06654)."""
     return {"exact_match": float(str(doc["answer"]).lower() in _answer(results).lower())}
+
+
+def all_said(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+    """The share of the wanted values that stand in the answer (RULER's string_match_all, 2404.06654)."""
+    answer = _answer(results).lower()
+    return {"string_match_all": sum(str(value).lower() in answer for value in doc["outputs"]) / len(doc["outputs"])}
 
 
 def reasoned(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
