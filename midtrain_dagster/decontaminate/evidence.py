@@ -56,7 +56,7 @@ EVIDENCE_SCHEMA = pl.Schema(
 
 def measure(documents: Words, regions: Regions, index: Index, least: float = 0.0, keep_all: bool = False) -> pl.DataFrame:
     """EVIDENCE_SCHEMA, one row a region, in order; without those that hold less than `least` of their unit's weight or nothing of it."""
-    from midtrain_dagster.decontaminate.kernels import measure_regions
+    from midtrain_dagster.decontaminate.alignment_kernels import measure_regions
 
     units = index.units
     measured = measure_regions(

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ VERSION = 1
 CHUNK = 40  # words of a unit that are looked for together
 HOT_POSTINGS = 256  # an n-gram in more units than this cannot seed a match
 POSTINGS_SHARE = 120  # a word in more than one chunk in so many (and in 50) has no postings: it would cost more than it tells
+MOST_POSTINGS = 200  # as POSTINGS_SHARE, of whole units
 PRIOR_QUESTIONS, PRIOR_FUNCTION_WORD = 2000, 500  # so that weights mean the same for 10 questions and for 20,000
 SHORT_STEM = 24  # words; a shorter question is also looked for together with its options
 FUNCTION_WORDS = (
@@ -63,6 +64,16 @@ class Bags(NamedTuple):
     chunk_weight: np.ndarray  # float32, of its distinct words that have postings
 
 
+class Vocabulary(NamedTuple):
+    """Every stem of the units: its weight, and the units that have it (none for the most common)."""
+
+    table: Table
+    weights: np.ndarray  # float32
+    offsets: np.ndarray  # int64
+    posts: np.ndarray  # int32 unit
+    side: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # per unit: distinct stems, weights, number flags; offsets
+
+
 @dataclass
 class Index:
     """What `match` looks documents up in. Units are what is looked for: a question, or a question with its options."""
@@ -82,6 +93,7 @@ class Index:
     required_run: np.ndarray  # int32 per unit: the n of the GPT-3 rule for its benchmark
     word_weight: dict[int, float] = field(repr=False)
     _seeds: dict[int, Seeds] = field(default_factory=dict, repr=False)
+    _vectors: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.unit_question)
@@ -92,10 +104,22 @@ class Index:
             self._seeds[n] = _seeds(self.units, n)
         return self._seeds[n]
 
+    def vectors(self, units: list[int], encoder: Any) -> dict[int, np.ndarray]:
+        """Embeddings of some units; each is encoded once for an encoder."""
+        missing = [u for u in units if (id(encoder), u) not in self._vectors]
+        for unit, vector in zip(missing, encoder.encode([self.text(u) for u in missing]) if missing else [], strict=True):
+            self._vectors[id(encoder), unit] = np.asarray(vector, np.float32)
+        return {u: self._vectors[id(encoder), u] for u in units}
+
     @cached_property
     def bags(self) -> Bags:
         """Postings of rare words."""
         return _bags(self)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Words of units as wholes, for short passages."""
+        return _vocabulary(self)
 
     @cached_property
     def parts(self) -> tuple[tuple[Words, np.ndarray], ...]:
@@ -248,6 +272,27 @@ def _distinct(index: Index, unit: int) -> tuple[np.ndarray, np.ndarray]:
     begin, end = index.units.offsets[unit], index.units.offsets[unit + 1]
     stems, first = np.unique(index.units.stems[begin:end], return_index=True)
     return stems, index.weights[begin:end][first]
+
+
+def _vocabulary(index: Index) -> Vocabulary:
+    from midtrain_dagster.decontaminate.resemblance_kernels import digits_only, distinct
+
+    units = index.units
+    count = len(units.stems)
+    stems, first, offsets = np.empty(count, np.uint64), np.empty(count, np.int64), np.empty(len(units.offsets), np.int64)
+    count = distinct(units.stems, units.offsets, stems, offsets, first)
+    stems, first = stems[:count], first[:count]
+    numbers = np.empty(count, np.bool_)
+    digits_only(units.data, units.starts[first], units.ends[first], numbers)
+    keys, where, number, counts = np.unique(stems, return_index=True, return_inverse=True, return_counts=True)
+    posted = (counts <= max(MOST_POSTINGS, len(index) // POSTINGS_SHARE))[number]
+    order = np.argsort(number[posted], kind="stable")
+    posts = np.repeat(np.arange(len(index)), np.diff(offsets))[posted][order]
+    bounds = np.searchsorted(number[posted][order], np.arange(len(keys) + 1))
+    weights = index.weights[first]
+    return Vocabulary(
+        _table(keys), weights[where], bounds.astype(np.int64), posts.astype(np.int32), (stems, weights, numbers, offsets)
+    )
 
 
 def _bags(index: Index) -> Bags:

@@ -10,6 +10,8 @@ from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_rar
 from midtrain_dagster.decontaminate.embedding import Encoder, Judge, cosines, nearest_questions, text_of
 from midtrain_dagster.decontaminate.evidence import measure, ngram_overlap, verbatim
 from midtrain_dagster.decontaminate.index import Index
+from midtrain_dagster.decontaminate.resemblance import passages, resemblances
+from midtrain_dagster.decontaminate.whole import same_examples, short_lines
 from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
@@ -43,6 +45,11 @@ MATCHES_SCHEMA = pl.Schema(
         "ngram_overlap": pl.Float64,  # idf only
         "verbatim": pl.Boolean,  # cascade: the question stands there character for character, white space aside
         "cosine": pl.Float64,  # embedding, and cascade with an encoder
+        "alike": pl.Float64,  # cascade, a short passage as a whole: shared weight over the geometric mean of both
+        "lead": pl.Float64,  # of `alike` over the next question's
+        "cosine_lead": pl.Float64,
+        "numbers_kept": pl.Float64,  # share of the question's numbers, by weight, that the passage has
+        "examples_kept": pl.Float64,  # share of a programming task's worked examples
         "judged": pl.Boolean,  # by a judge; null: not asked
         "question_words": pl.Int64,
         "question_weight": pl.Float64,
@@ -75,7 +82,8 @@ def match(
     found = []
     for part in _slices(documents):
         words = split(part["text"])
-        found.append(_finished(part, words, index, chosen, _evidence(words, index, chosen, encoder, judge)))
+        evidence = _evidence(part["text"], words, index, chosen, encoder, judge)
+        found.append(_finished(part, words, index, chosen, evidence))
         if progress is not None:
             progress.advance(len(part))
     return (
@@ -101,7 +109,9 @@ def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
         begin = end
 
 
-def _evidence(words: Words, index: Index, method: Method, encoder: Encoder | None, judge: Judge | None) -> pl.DataFrame:
+def _evidence(
+    texts: pl.Series, words: Words, index: Index, method: Method, encoder: Encoder | None, judge: Judge | None
+) -> pl.DataFrame:
     """Evidence with `score`, only rows worth keeping."""
     settings = index.settings
     threshold = getattr(settings.thresholds, method)
@@ -110,7 +120,7 @@ def _evidence(words: Words, index: Index, method: Method, encoder: Encoder | Non
         assert encoder is not None
         evidence = _nearest(words, index, encoder, floor).with_columns(score=pl.col("cosine"))
     elif method == "cascade":
-        evidence = _cascade(words, index, encoder)
+        evidence = _cascade(texts, words, index, encoder)
     else:
         evidence = measure(words, by_ngrams(words, index, SEED_WORDS[method]), index)
         evidence = _with_lengths(evidence, words, index)
@@ -135,26 +145,59 @@ def _with_lengths(evidence: pl.DataFrame, words: Words, index: Index) -> pl.Data
     )
 
 
-def _cascade(words: Words, index: Index, encoder: Encoder | None) -> pl.DataFrame:
-    """Cheap candidates from 6-grams and rare words, measured; only those that words leave open are embedded."""
+def _cascade(texts: pl.Series, words: Words, index: Index, encoder: Encoder | None) -> pl.DataFrame:
+    """Cheap candidates from 6-grams and rare words, measured and where words leave them open embedded; then wholes."""
     regions = joined(by_ngrams(words, index, SEED_WORDS["cascade"]), by_rare_words(words, index))
     evidence = measure(words, regions, index, LEAST_OVERLAP).with_columns(cosine=pl.lit(None, pl.Float64))
     evidence = evidence.with_columns(verbatim=verbatim(words, evidence, index))
     evidence = evidence.with_columns(score=scores.cascade())
-    if encoder is None or evidence.is_empty():
-        return evidence
-    sure = index.settings.thresholds.cascade
-    order = np.arange(len(evidence))
+    if encoder is not None and len(evidence):
+        evidence = _asked(evidence, words, index, encoder)
+    return _stronger(evidence, _wholes(texts, words, index, encoder))
+
+
+def _asked(evidence: pl.DataFrame, words: Words, index: Index, encoder: Encoder) -> pl.DataFrame:
+    """Cosines of the spans that words leave open, and the score with them."""
     doubtful = (
-        (pl.col("score") < sure) & (pl.col("question_overlap") >= OPEN_OVERLAP) & (pl.col("question_weight") >= scores.TELLING)
+        (pl.col("score") < index.settings.thresholds.cascade)
+        & (pl.col("question_overlap") >= OPEN_OVERLAP)
+        & (pl.col("question_weight") >= scores.TELLING)
     )
-    open_ = evidence.select(doubtful).to_series().to_numpy()
-    asked = evidence.filter(pl.Series(open_))
+    open_ = evidence.select(doubtful).to_series()
+    asked = evidence.filter(open_)
     spans = [(a, max(b, a + 1)) for a, b in asked.select("first_word", "end_word").iter_rows()]
     cosine = np.full(len(evidence), np.nan)
-    cosine[order[open_]] = cosines(words, spans, asked["unit"].to_list(), index, encoder)
-    evidence = evidence.with_columns(cosine=pl.Series(cosine).fill_nan(None))
-    return evidence.with_columns(score=scores.cascade())
+    cosine[np.flatnonzero(open_.to_numpy())] = cosines(words, spans, asked["unit"].to_list(), index, encoder)
+    return evidence.with_columns(cosine=pl.Series(cosine).fill_nan(None)).with_columns(score=scores.cascade())
+
+
+def _wholes(texts: pl.Series, words: Words, index: Index, encoder: Encoder | None) -> pl.DataFrame:
+    """Evidence of short passages as wholes: reworded questions, short questions as lines, tasks by their examples."""
+    lines = short_lines(texts, words, index).with_columns(score=pl.lit(1.0), verbatim=pl.lit(True))
+    tasks = same_examples(texts, words, index).with_columns(score=scores.examples())
+    found = [lines, tasks]
+    short = passages(words)
+    if short is not None:
+        alike = resemblances(short, index, encoder)
+        alike = alike.with_columns(telling_weight=pl.Series(index.telling_weight[alike["unit"].to_numpy()], dtype=pl.Float64))
+        found.append(alike.with_columns(score=scores.resemblance(encoder is not None)))
+    whole = pl.concat(found, how="diagonal").sort("row", "unit", "score", descending=[False, False, True])
+    whole = whole.unique(["row", "unit"], keep="first", maintain_order=True)
+    keys = ("row", "unit", "first_word", "end_word")
+    regions = Regions(*(whole[k].to_numpy() for k in keys), np.zeros(len(whole), np.int64))
+    measured = measure(words, regions, index, keep_all=True).drop(keys)
+    return pl.concat([whole, measured.drop([c for c in measured.columns if c in whole.columns])], how="horizontal")
+
+
+def _stronger(one: pl.DataFrame, two: pl.DataFrame) -> pl.DataFrame:
+    """Both, and of a document and question that both have, the one's rows unless the other's score is higher."""
+    pair = ["row", "unit"]
+    best = one.group_by(pair).agg(pl.col("score").max().alias("other"))
+    better = two.join(best, on=pair, how="left", maintain_order="left").filter(
+        pl.col("score") > pl.col("other").fill_null(-1.0)
+    )
+    rest = one.join(better.select(pair), on=pair, how="anti", maintain_order="left")
+    return pl.concat([rest, better.drop("other")], how="diagonal_relaxed")
 
 
 def _nearest(words: Words, index: Index, encoder: Encoder, floor: float) -> pl.DataFrame:

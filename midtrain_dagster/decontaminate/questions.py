@@ -36,14 +36,20 @@ def read_questions(paths: Iterable[Path | tuple[str, Path]], mapping: Mapping[st
     Rows without any question text are left out, and equal questions of one benchmark are one.
     Raises MidtrainError, naming the keys that it found, when a layout is unknown.
     """
-    rows: list[dict[str, Any]] = []
-    for name, path in _files(paths):
-        for number, row in _rows(path):
-            question = question_of(row, mapping, where=f"{path}, row {number}")
-            if question is not None and question.question.strip():
-                rows.append(_record(name, number, question))
-    frame = pl.DataFrame(rows, schema=QUESTIONS_SCHEMA)
-    return frame.unique("question_id", keep="first", maintain_order=True)
+    frames = [_frame(name, str(path), _rows(path), mapping) for name, path in _files(paths)]
+    return pl.concat([pl.DataFrame(schema=QUESTIONS_SCHEMA), *frames]).unique("question_id", keep="first", maintain_order=True)
+
+
+def of_rows(benchmark: str, rows: Iterable[Any], mapping: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """Questions of rows that are at hand, as a data set of the hub: QUESTIONS_SCHEMA, in their order; errors as `read_questions`."""
+    return _frame(benchmark, benchmark, enumerate(rows), mapping).unique("question_id", keep="first", maintain_order=True)
+
+
+def _frame(name: str, where: str, rows: Iterable[tuple[int, Any]], mapping: Mapping[str, str] | None) -> pl.DataFrame:
+    """The rows that hold a question, `where` they stand named in errors."""
+    asked = [(number, question_of(row, mapping, where=f"{where}, row {number}")) for number, row in rows]
+    records = [_record(name, number, q) for number, q in asked if q is not None and q.question.strip()]
+    return pl.DataFrame(records, schema=QUESTIONS_SCHEMA)
 
 
 def _record(name: str, number: int, question: Question) -> dict[str, Any]:

@@ -7,6 +7,8 @@ TELLING = 2.2  # in words as rare as can be
 FRAME = 0.8
 LEAST_LCS = 8
 QWEN_LCS = 13
+REWORDED = 1.0
+EXAMPLES = 0.6
 
 run, hits, words = pl.col("longest_run"), pl.col("ngram_hits"), pl.col("question_words")
 order, overlap, weight = pl.col("order_overlap"), pl.col("question_overlap"), pl.col("question_weight")
@@ -76,3 +78,25 @@ def cascade() -> pl.Expr:
     return (
         pl.when((meaning >= 0.7) & (weight >= TELLING)).then(pl.max_horizontal(lexical, agreed)).otherwise(lexical).clip(0, 1)
     )
+
+
+def resemblance(encoded: bool) -> pl.Expr:
+    """A short passage as a whole: .5 where cosine, its lead, the words' lead and the numbers' agreement add up to REWORDED.
+
+    Numbers say nothing where a question has few (`Statement 1`). Without an encoder a passage counts only when it leads every
+    other question clearly by its words and has the question's numbers, and no others. A sum of small numbers has too few words to tell.
+    """
+    kept, own = pl.col("numbers_kept"), pl.col("numbers_own").fill_null(pl.col("numbers_kept"))
+    agreed = 0.7 * kept + 0.3 * own
+    numbers = pl.when(kept.is_null()).then(0.7).when(pl.col("number_weight") >= 1).then(agreed).otherwise(agreed.clip(0, 0.7))
+    lead, telling = pl.col("lead"), pl.col("telling_weight") >= TELLING / 2
+    if not encoded:
+        sure = (pl.col("number_weight") >= 1.8) & (kept >= 0.7) & (own >= 0.7) & (pl.col("alike") >= 0.36) & (lead >= 0.2)
+        return pl.when(sure & telling).then(0.5 + 0.5 * pl.col("alike")).otherwise(0.0)
+    total = pl.col("cosine") + 0.35 * pl.col("cosine_lead").clip(-0.2, 0.4) + 0.25 * lead.clip(0, 0.3) + 0.35 * (numbers - 0.7)
+    return pl.when(telling).then((0.5 * total / REWORDED).clip(0, 1)).otherwise(0.0)
+
+
+def examples() -> pl.Expr:
+    """A programming task by its worked examples: .5 at EXAMPLES of them."""
+    return (0.5 * pl.col("examples_kept") / EXAMPLES).clip(0, 1)

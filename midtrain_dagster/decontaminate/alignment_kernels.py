@@ -1,0 +1,136 @@
+"""The compiled loops over candidate regions: aligning a question with a window, and what both have in common.
+
+Words are 64-bit hashes; `offsets` are prefix positions, so row i is `[offsets[i], offsets[i + 1])`.
+"""
+
+import numba  # noqa: TID253
+import numpy as np
+
+GAP = np.float32(0.12)  # of an average word's weight, for every word of either side that the alignment skips
+
+
+@numba.njit(nogil=True, cache=True)
+def align(q_words, q_stems, q_weights, d_words, d_stems):  # type: ignore[no-untyped-def]
+    """Weighted local alignment of a question with a window: equal stems gain the word's weight, skipped words cost a little.
+
+    Returns (first word, end word, common words in order, their weight, longest run of equal words, first question word,
+    end question word) of the best path. O(len(q) · len(d)) time, O(len(d)) memory.
+    """
+    m, n = len(q_words), len(d_words)
+    gap = GAP * (q_weights.mean() if m else np.float32(0))
+    score, length, mass = np.zeros(n + 1, np.float32), np.zeros(n + 1, np.int32), np.zeros(n + 1, np.float32)
+    left, top, run = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
+    best, longest = np.float32(0), 0
+    b_left, b_end, b_length, b_mass, b_top, b_bottom = 0, 0, 0, np.float32(0), 0, 0
+    for i in range(m):
+        ds, dl, dm, df, dt, dr = np.float32(0), 0, np.float32(0), 0, i, 0  # the diagonal neighbour
+        for j in range(1, n + 1):
+            us, ul, um, uf, ut, ur = score[j], length[j], mass[j], left[j], top[j], run[j]
+            if q_words[i] == d_words[j - 1]:
+                run[j] = dr + 1
+                longest = max(longest, dr + 1)
+            else:
+                run[j] = 0
+            s, origin = np.float32(0), 0
+            if us - gap > s:
+                s, origin = us - gap, 1
+            if score[j - 1] - gap > s:
+                s, origin = score[j - 1] - gap, 2
+            if q_stems[i] == d_stems[j - 1] and ds + q_weights[i] > s:
+                s, origin = ds + q_weights[i], 3
+            if origin == 0:
+                length[j], mass[j], left[j], top[j] = 0, 0, j, i + 1
+            elif origin == 2:
+                length[j], mass[j], left[j], top[j] = length[j - 1], mass[j - 1], left[j - 1], top[j - 1]
+            elif origin == 3:
+                fresh = ds <= 0
+                length[j], mass[j] = dl + 1, dm + q_weights[i]
+                left[j], top[j] = (j - 1 if fresh else df), (i if fresh else dt)
+                if s > best:
+                    best, b_left, b_end, b_length, b_mass = s, left[j], j, length[j], mass[j]
+                    b_top, b_bottom = top[j], i + 1
+            score[j] = s
+            ds, dl, dm, df, dt, dr = us, ul, um, uf, ut, ur
+    return b_left, b_end, b_length, b_mass, longest, b_top, b_bottom
+
+
+@numba.njit(nogil=True, cache=True)
+def coverage(q_stems, q_weights, d_stems):  # type: ignore[no-untyped-def]
+    """Share of the weight of a question's distinct words that a window holds; 0 for no words. O(len(q) · len(d))."""
+    total, found = np.float32(0), np.float32(0)
+    for i in range(len(q_stems)):
+        again = False
+        for k in range(i):
+            if q_stems[k] == q_stems[i]:
+                again = True
+                break
+        if again:
+            continue
+        total += q_weights[i]
+        for j in range(len(d_stems)):
+            if d_stems[j] == q_stems[i]:
+                found += q_weights[i]
+                break
+    return found / total if total > 0 else np.float32(0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _missing(wanted, window):  # type: ignore[no-untyped-def]
+    """How many of `wanted` are not in `window`."""
+    count = 0
+    for i in range(len(wanted)):
+        absent = True
+        for j in range(len(window)):
+            if window[j] == wanted[i]:
+                absent = False
+                break
+        count += absent
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def measure_regions(regions, least, limit, near, document, unit, slots, parts):  # type: ignore[no-untyped-def]
+    """Evidence for every region, a row each; zeros for one that holds less than `least` of its unit's weight.
+
+    `regions`: (n, 4) row, unit, first word, end word. `document`: words, stems, offsets. `unit`: words, stems, weights,
+    offsets, question. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
+    passages. Columns: first word, end word, run, common, order, overlap, answer, options, passage, span, numbers changed,
+    names changed, frame.
+    """
+    d_words, d_stems, d_offsets = document
+    u_words, u_stems, u_weights, u_offsets, question_of = unit
+    number_words, number_offsets, name_words, name_offsets = slots
+    out = np.zeros((len(regions), 13), np.float64)
+    for r in range(len(regions)):
+        row, u, first = regions[r, 0], regions[r, 1], regions[r, 2]
+        end = min(regions[r, 3], first + 4 * limit)
+        begin, stop = u_offsets[u], min(u_offsets[u + 1], u_offsets[u] + limit)
+        q_words, q_stems, weights = u_words[begin:stop], u_stems[begin:stop], u_weights[begin:stop]
+        if least > 0 and coverage(q_stems, weights, d_stems[first:end]) < least:
+            continue
+        left, right, common, mass, run, _, _ = align(q_words, q_stems, weights, d_words[first:end], d_stems[first:end])
+        slack = 3 + (right - left) // 10
+        low, high = max(first, first + left - slack), min(end, first + right + slack)
+        total = weights.sum()
+        numbers = number_words[number_offsets[u] : number_offsets[u + 1]]
+        names = name_words[name_offsets[u] : name_offsets[u + 1]]
+        filled = np.float32(0)
+        for i in range(len(q_words)):
+            slot = _missing(q_words[i : i + 1], numbers) == 0 or _missing(q_words[i : i + 1], names) == 0
+            if slot and _missing(q_words[i : i + 1], d_words[low:high]) == 1:
+                filled += weights[i]
+        out[r, 0], out[r, 1], out[r, 2], out[r, 3] = first + left, first + right, run, common
+        out[r, 4] = mass / total if total > 0 else 0.0
+        out[r, 5] = coverage(q_stems, weights, d_stems[low:high])
+        a, b = d_offsets[row], d_offsets[row + 1]
+        beside = d_stems[max(a, first + left - near) : min(b, first + right + near)]
+        after = d_stems[max(a, first + left - near) : min(b, first + right + max(near, 2 * len(q_words)))]
+        for k in range(3):
+            stems, part_weights, offsets = parts[k]
+            x, y = offsets[question_of[u]], min(offsets[question_of[u] + 1], offsets[question_of[u]] + limit)
+            out[r, 6 + k] = coverage(stems[x:y], part_weights[x:y], after if k == 1 else beside) if y > x else np.nan
+        out[r, 9] = right - left
+        out[r, 10] = _missing(numbers, d_words[low:high])
+        out[r, 11] = _missing(names, d_words[low:high])
+        out[r, 12] = min(1.0, mass / (total - filled)) if total > filled else 0.0
+    return out
