@@ -94,18 +94,25 @@ class Sequences:
         - `target` bool: whether this token, as a target, counts in the loss. The first token of a segment never does:
           what precedes it is another document.
         """
-        shape = (len(sequences), self.length)
-        tokens = np.asarray(self.tokens[sequences], dtype=np.int64)
+        rows = np.asarray(sequences, dtype=np.int64)
+        shape = (len(rows), self.length)
+        tokens = np.asarray(self.tokens[rows], dtype=np.int64)
+        first, last = self._first_span[rows], self._first_span[rows + 1]
+        counts = last - first
+        begin = np.cumsum(counts) - counts
+        number = np.arange(int(counts.sum())) - np.repeat(begin, counts)  # of each span in its sequence
+        spans = np.asarray(self.spans)[np.repeat(first, counts) + number]
+        starts = np.repeat(np.arange(len(rows)) * self.length, counts) + spans[:, 1]
+        lengths = spans[:, 2]
+        within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        places = np.repeat(starts, lengths) + within
         segment, position = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         component = np.full(shape, -1, np.int32)
         target = np.zeros(shape, bool)
-        for row, sequence in enumerate(sequences):
-            for number, (_, start, length, kind, _, _) in enumerate(self.spans_of(int(sequence)), start=1):
-                end = start + length
-                segment[row, start:end] = number
-                position[row, start:end] = np.arange(length)
-                component[row, start:end] = kind
-                target[row, start + 1 : end] = True
+        segment.reshape(-1)[places] = np.repeat(number + 1, lengths)
+        position.reshape(-1)[places] = within
+        component.reshape(-1)[places] = np.repeat(spans[:, 3], lengths)
+        target.reshape(-1)[places] = within > 0
         if self.loss_mask is not None:
             target &= self.loss_mask[sequences].astype(bool)
         return {"tokens": tokens, "segment": segment, "position": position, "component": component, "target": target}

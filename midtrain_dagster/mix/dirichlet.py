@@ -20,6 +20,19 @@ def swarm(
     return shares / shares.sum(axis=1, keepdims=True)
 
 
+def spread(pool: np.ndarray, base: np.ndarray, count: int) -> np.ndarray:
+    """`count` mixtures of the pool, each the farthest from `base` and from those already taken (maximin over square roots of
+    shares, in which distances count alike for large and small shares): few runs then cover what the pool covers."""
+    roots = np.sqrt(pool)
+    away = np.linalg.norm(roots - np.sqrt(base), axis=1)
+    taken = []
+    for _ in range(count):
+        i = int(np.argmax(away))
+        taken.append(i)
+        away = np.minimum(away, np.linalg.norm(roots - roots[i], axis=1))
+    return np.asarray(pool[taken])
+
+
 def design(
     natural: dict[str, float],
     mixtures: int,
@@ -35,13 +48,13 @@ def design(
     base = np.array([natural[n] for n in names]) / sum(natural.values())
     most = np.array([(caps or {}).get(n, 1.0) for n in names])
     wanted = mixtures + held_out
-    pool = swarm(base, 50 * wanted, strength, seed=seed)
+    pool = swarm(base, 4 * wanted, strength, seed=seed)
     pool = pool[(pool <= most + 1e-12).all(axis=1)]
     if len(pool) < wanted:  # mixtures that break a cap are pulled towards the natural one
         extra = swarm(base, wanted, strength, seed=seed + 1)
         way = np.min(np.where(extra > base, (most - base) / np.maximum(extra - base, 1e-12), np.inf), axis=1).clip(0, 1)
         pool = np.concatenate([pool, base + way[:, None] * (extra - base)])
-    shares = np.concatenate([pool[:wanted], np.repeat(base[None], repeats, axis=0)])
+    shares = np.concatenate([spread(pool, base, wanted), np.repeat(base[None], repeats, axis=0)])
     roles = ["fit"] * mixtures + ["held_out"] * held_out + ["repeat"] * repeats
     seeds = [seed] * wanted + [seed + i for i in range(repeats)]
     frame = pl.DataFrame({"run": [f"{role}-{i:03}" for i, role in enumerate(roles)], "role": roles, "seed": seeds})

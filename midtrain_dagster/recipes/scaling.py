@@ -65,7 +65,7 @@ class Proxy(Settings):
         ge=257,
     )
     sequence_length: int = Field(default=128, description="Tokens in a sequence.", ge=16)
-    batch_sequences: int = Field(default=8, description="Sequences in a step.", ge=1)
+    batch_sequences: int = Field(default=4, description="Sequences in a step.", ge=1)
     peak_learning_rate: float = Field(
         default=3e-3, description="Warmed up over a tenth, decayed to 0 over the last half.", gt=0
     )
@@ -89,7 +89,7 @@ class Scaling(Settings):
         ge=2,
     )
     concentration: tuple[float, float] = Field(
-        default=(0.1, 5.0), description="Range of the Dirichlet strength, drawn log-uniformly (2407.01492)."
+        default=(0.5, 5.0), description="Range of the Dirichlet strength, drawn log-uniformly (2407.01492)."
     )
     model: Literal["stack", "quadratic_sqrt", "exponential", "log_linear", "linear", "lightgbm"] = Field(
         default="log_linear", description="What losses are regressed on shares with; few runs want few parameters (2602.12237)."

@@ -1,5 +1,6 @@
-"""Fitting a law: Huber on log loss, L-BFGS from many starts, intervals from resampled residuals."""
+"""Fitting a law: Huber on log loss from many starts, intervals from refits to the residuals of whole runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,7 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.recipes.scaling import LawFit
 from midtrain_dagster.scale.forms import FORMS, Form, form
 from midtrain_dagster.scale.measurements import Points
+from midtrain_dagster.scale.minimise import RIDGE, STEP, levenberg_marquardt
 
 LOCAL_STARTS = 8  # three parameters need no more
 
@@ -77,10 +79,13 @@ class Law:
         if not self.form.local:
             return of(self.pieces[0], points)
         result = np.empty(len(points))
-        for i in range(len(points)):
+        cells = np.stack([points.tokens, points.size], axis=1)
+        _, first, cell = np.unique(np.nan_to_num(cells, nan=-1.0), axis=0, return_index=True, return_inverse=True)
+        for number, i in enumerate(first):
+            rows = np.flatnonzero(cell.ravel() == number)
             low, high, way = self._neighbours(points.tokens[i], points.size[i])
-            at = points[np.array([i])]
-            result[i] = (1 - way) * of(low, at)[0] + way * of(high, at)[0]
+            at = points[rows]
+            result[rows] = of(low, at) if way == 0 else (1 - way) * of(low, at) + way * of(high, at)
         return result
 
     def _neighbours(self, tokens: float, size: float) -> tuple[Piece, Piece, float]:
@@ -162,12 +167,47 @@ def _piece(
     theta = best(chosen, points, losses, settings, starts(chosen, losses, count, rng))
     residuals = np.log(losses) - np.log(chosen.loss(theta[:, None], points))
     widened = residuals * np.sqrt(len(points) / max(len(points) - needed, 1))
+    drawn = np.log(losses) - residuals + by_run(points, widened, settings)
+    resampled = refits(chosen, points, theta, drawn, settings) if len(drawn) else np.empty((0, needed))
+    return Piece(tokens, size, theta, resampled, widened)
+
+
+def by_run(points: Points, residuals: np.ndarray, settings: LawFit) -> np.ndarray:
+    """Residuals drawn anew, (bootstrap, n): every run gets the residuals of one run, all with one sign.
+
+    Checkpoints of a run err together, so drawing them one by one would give intervals that are too narrow. A run is all
+    points of one share and size; the n-th checkpoint of one gets the n-th of the other.
+    """
+    keys = np.stack([points.share, np.nan_to_num(points.size, nan=-1.0)], axis=1)
+    labels = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+    count = int(labels.max()) + 1
+    members = [np.flatnonzero(labels == run) for run in range(count)]
+    members = [own[np.argsort(np.nan_to_num(points.tokens[own]), kind="stable")] for own in members]
     rng = np.random.default_rng([settings.seed, 1])
-    resampled = []
-    for _ in range(settings.bootstrap):
-        drawn = np.exp(np.log(losses) - residuals + rng.choice(widened, len(widened)) * rng.choice([-1.0, 1.0], len(widened)))
-        resampled.append(best(chosen, points, drawn, settings, theta[None]))
-    return Piece(tokens, size, theta, np.array(resampled).reshape(-1, needed), widened)
+    donors = rng.integers(0, count, size=(settings.bootstrap, count))
+    signs = rng.choice([-1.0, 1.0], size=(settings.bootstrap, count))
+    drawn = np.empty((settings.bootstrap, len(residuals)))
+    for b in range(settings.bootstrap):
+        for run, own in enumerate(members):
+            given = residuals[members[donors[b, run]]]
+            drawn[b, own] = signs[b, run] * given[np.minimum(np.arange(len(own)), len(given) - 1)]
+    return drawn
+
+
+def refits(chosen: Form, points: Points, theta: np.ndarray, targets: np.ndarray, settings: LawFit) -> np.ndarray:
+    """Parameters fitted to each row of log losses, (m, p), all beginning at `theta`."""
+    begin = np.repeat(theta[None], len(targets), axis=0)
+    return levenberg_marquardt(_log_loss(chosen, points), begin, targets, np.ones_like(targets), settings.huber_delta)[0]
+
+
+def _log_loss(chosen: Form, points: Points) -> Callable[[np.ndarray], np.ndarray]:
+    """(m, p) parameters → (m, n) logarithms of losses."""
+
+    def log_loss(thetas: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.asarray(np.log(np.maximum(chosen.loss(thetas.T[:, :, None], points), 1e-6)))
+
+    return log_loss
 
 
 def starts(chosen: Form, losses: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -179,36 +219,29 @@ def starts(chosen: Form, losses: np.ndarray, count: int, rng: np.random.Generato
 
 
 def best(chosen: Form, points: Points, losses: np.ndarray, settings: LawFit, begin: np.ndarray) -> np.ndarray:
-    """The parameters with the least Huber loss found from any of the starts.
+    """The parameters with the least Huber loss on log loss (arXiv 2203.15556) found from any of the starts.
 
-    L-BFGS takes a short way from each start; the best two are finished by a trust-region method, which follows the
-    narrow valleys of these laws in few steps. One start alone is only finished.
+    Levenberg–Marquardt takes all starts some way together; L-BFGS, which needs no curvature, goes on from the best, and
+    Levenberg–Marquardt finishes: these laws have narrow valleys.
     """
-    from scipy.optimize import least_squares, minimize
+    from scipy.optimize import minimize
 
-    target, delta = np.log(losses), settings.huber_delta
-    step = 1e-6 * np.concatenate([np.eye(begin.shape[1]), -np.eye(begin.shape[1])], axis=0)
-    half = begin.shape[1]
+    log_loss = _log_loss(chosen, points)
+    target = np.log(losses)[None]
+    delta, p = settings.huber_delta, begin.shape[1]
+    step = STEP * np.concatenate([np.zeros((1, p)), np.eye(p), -np.eye(p)])
 
-    def residuals(thetas: np.ndarray) -> np.ndarray:
-        """(m, p) → (m, n + p) in units of delta; the last p keep what the data do not determine from wandering off."""
-        with np.errstate(all="ignore"):
-            fitted = np.log(np.maximum(chosen.loss(thetas.T[:, :, None], points), 1e-6))
-        r = np.clip(np.nan_to_num((fitted - target) / delta, nan=1e6, posinf=1e6, neginf=-1e6), -1e6, 1e6)
-        return np.concatenate([r, 1e-3 * thetas], axis=1)
-
-    def both(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals and their Jacobian (n + p, p): all central differences in one evaluation."""
-        r = residuals(np.concatenate([theta[None], theta + step]))
-        return r[0], ((r[1 : half + 1] - r[half + 1 :]) / 2e-6).T
+    def run(thetas: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = np.repeat(target, len(thetas), axis=0)
+        return levenberg_marquardt(log_loss, thetas, targets, np.ones_like(targets), delta, iterations)
 
     def huber(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        r, jacobian = both(theta)
-        value = np.where(np.abs(r) <= 1, 0.5 * r * r, np.abs(r) - 0.5).sum()
-        return float(value), np.clip(r, -1, 1) @ jacobian
+        r = np.clip(np.nan_to_num((log_loss(theta + step) - target) / delta, nan=1e6), -1e6, 1e6)
+        value = np.where(np.abs(r) <= 1, 0.5 * r * r, np.abs(r) - 0.5).sum(axis=1) + 0.5 * RIDGE**2 * (theta**2).sum()
+        return float(value[0]), (value[1 : p + 1] - value[p + 1 :]) / (2 * STEP) + RIDGE**2 * theta
 
-    if len(begin) > 1:
-        near = [minimize(huber, b, jac=True, method="L-BFGS-B", options={"maxiter": 30}) for b in begin]
-        begin = np.array([f.x for f in sorted(near, key=lambda f: float(f.fun))[:2]])
-    ends = [least_squares(lambda t: both(t)[0], b, lambda t: both(t)[1], loss="huber", max_nfev=100) for b in begin]
-    return np.asarray(min(ends, key=lambda f: float(f.cost)).x)
+    near, cost = run(begin, 40)
+    near = near[np.argsort(cost, kind="stable")[:4]]
+    further = minimize(huber, near[0], jac=True, method="L-BFGS-B", options={"maxiter": 40}).x
+    ends, cost = run(np.concatenate([near, further[None]]), 200)
+    return np.asarray(ends[int(np.argmin(cost))])

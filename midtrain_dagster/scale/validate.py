@@ -26,7 +26,7 @@ def leave_out(points: Points, losses: np.ndarray, settings: LawFit, by: str) -> 
     values = np.unique(getattr(points, by))
     inner = values[1:-1] if by == "share" else values[-1:]
     tried = np.array_split(inner, min(len(inner), FOLDS)) if len(inner) else []
-    quick = settings.model_copy(update={"bootstrap": 0, "starts": max(8, settings.starts // 2)})
+    quick = settings.model_copy(update={"bootstrap": 0, "starts": max(4, settings.starts // 4)})
     rows = []
     for group in tried if len(values) > 2 or (by == "size" and len(values) > 1) else []:
         out = np.isin(getattr(points, by), group)
