@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Option("--model", help="Directory in the Hugging Face layout, or a name on the hub.")],
+    model: Annotated[
+        str, typer.Option("--model", help="Directory in the Hugging Face layout, a name on the hub, or openai:URL#name.")
+    ],
     tasks: Annotated[str, typer.Option("--tasks", help="Benchmarks, separated by commas: gsm8k,arc_easy,humaneval.")],
     out: Annotated[Path, typer.Option("--out", help="Directory for results.json, samples.parquet and not_run.json.")],
     data: Annotated[
@@ -87,6 +89,7 @@ def compare(
 
     from midtrain_dagster.errors import MidtrainError
     from midtrain_dagster.evaluate import compare as comparison
+    from midtrain_dagster.evaluate.domains import compare_domains
     from midtrain_dagster.evaluate.plots import score_plot
 
     started = time.monotonic()
@@ -97,26 +100,42 @@ def compare(
         samples.append(pl.read_parquet(path / "samples.parquet"))
     leaked: pl.DataFrame | list[str] = pl.read_parquet(contaminated) if contaminated else []
     table = comparison.compare(samples[0], samples[1], leaked, confidence=confidence)
+    domains = compare_domains(samples[0], samples[1], leaked, confidence=confidence)
     changed = comparison.changes(samples[0], samples[1])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         table.write_parquet(out / "comparison.parquet")
+        domains.write_parquet(out / "domains.parquet")
         changed.write_parquet(out / "changes.parquet")
         (out / "scores.png").write_bytes(score_plot(table))
-    for row in table.iter_rows(named=True):
+    for row in (*table.iter_rows(named=True), *domains.iter_rows(named=True)):
+        console.say(_told(row))
+    console.say("the largest changes:")
+    for row in changed.iter_rows(named=True):
+        console.say(f"  {row['benchmark']} {row['question_id'][:8]}: {_number(row['score'])} → {_number(row['mid_score'])}")
         console.say(
-            f"{row['benchmark']:<24} {row['metric']:<22} {_number(row['base'])} → {_number(row['mid'])}  {row['verdict']}"
-            + (f"; without {row['set_aside']} contaminated: {row['clean_verdict']}" if row["set_aside"] else "")
+            f"    before: {_short(row['output'])}    after: {_short(row['mid_output'])}    right: {_short(row['gold'])}"
         )
     console.result(
         {
             "comparisons": table.to_dicts(),
+            "domains": domains.to_dicts(),
             "changes": changed.select(
                 "benchmark", "question_id", "score", "mid_score", "gold_bits", "mid_gold_bits"
             ).to_dicts(),
             "seconds": round(time.monotonic() - started, 2),
         }
     )
+
+
+def _told(row: dict[str, Any]) -> str:
+    name = row.get("benchmark") or f"[{row['domain']}]"
+    told = f"{name:<24} {row['metric']:<22} {_number(row['base'])} → {_number(row['mid'])}  {row['verdict']}"
+    return told + (f"; without {row['set_aside']} contaminated: {row['clean_verdict']}" if row["set_aside"] else "")
+
+
+def _short(text: str | None) -> str:
+    return "–" if text is None else " ".join(text.split())[:60]
 
 
 def _number(value: float | None) -> str:

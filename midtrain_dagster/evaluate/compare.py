@@ -1,11 +1,15 @@
 """Base against mid-trained, question by question: what was gained, what was lost, and what of it survives without leaked questions."""
 
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.documents import text_hash
+
 GOLD_BITS = "gold_bits_per_byte"
+IDENTIFIERS = ("id", "pid", "idx", "ind", "index", "task_id", "question_id", "query_id", "source_id", "split")
 LOWER_IS_BETTER = (GOLD_BITS,)
 SIDES = {
     "questions": pl.UInt32,
@@ -45,13 +49,13 @@ def compare(
     or *lost* when Holm's adjusted p is under 1 − confidence; otherwise *unchanged* when the interval lies within
     ± `unchanged_within` (relative to the base for bits), else *cannot tell*. The `clean_` columns say the same without contaminated questions.
     """
-    pairs = _paired(base, mid)
-    leaked = _leaked(pairs, contaminated)
+    pairs = paired(base, mid)
+    contaminations = leaked(pairs, contaminated)
     keys = pairs.select("domain", "benchmark", "metric").unique().sort("domain", "benchmark", "metric").rows()
     rows = []
     for domain, benchmark, metric in keys:
         chosen = (pl.col("benchmark") == benchmark) & (pl.col("metric") == metric)
-        some, marks = pairs.filter(chosen), leaked.filter(pairs.select(chosen).to_series())
+        some, marks = pairs.filter(chosen), contaminations.filter(pairs.select(chosen).to_series())
         every = _contrast(some, metric, confidence, resamples, seed)
         clean = _contrast(some.filter(~marks), metric, confidence, resamples, seed)
         rows.append(
@@ -59,7 +63,7 @@ def compare(
             | {f"clean_{name}": value for name, value in clean.items()}
         )
     for prefix in ("", "clean_"):
-        _decide(rows, prefix, confidence, unchanged_within)
+        decide(rows, prefix, confidence, unchanged_within)
     for row in rows:
         row["gain_disappears"] = row["set_aside"] > 0 and row["verdict"] == "gained" and row["clean_verdict"] != "gained"
     return pl.DataFrame(rows, schema=COMPARISON_SCHEMA)
@@ -80,12 +84,13 @@ def _primary(samples: pl.DataFrame) -> pl.DataFrame:
     return samples.filter("primary").unique("question_id", keep="first", maintain_order=True)
 
 
-def _paired(base: pl.DataFrame, mid: pl.DataFrame) -> pl.DataFrame:
-    """question_id, file, row, domain, benchmark, metric, and for each side value and weight (1, or the gold's bytes)."""
+def paired(base: pl.DataFrame, mid: pl.DataFrame) -> pl.DataFrame:
+    """question_id, same_question, file, row, domain, benchmark, metric, each side's value, and weight (1, or the gold's bytes)."""
     sides = []
     for samples in (base, mid):
         some = _primary(samples)
-        where = ["question_id", "file", "row", "domain", "benchmark"]
+        some = some.with_columns(same_question=_content(some))
+        where = ["question_id", "same_question", "file", "row", "domain", "benchmark"]
         scores = some.drop_nulls("score").select(*where, "metric", value="score", weight=pl.lit(1.0))
         bits = some.drop_nulls("gold_bits").select(
             *where, metric=pl.lit(GOLD_BITS), value="gold_bits", weight=pl.col("gold_bytes").cast(pl.Float64)
@@ -96,7 +101,26 @@ def _paired(base: pl.DataFrame, mid: pl.DataFrame) -> pl.DataFrame:
     return joined.sort("benchmark", "metric", "question_id")
 
 
-def _leaked(pairs: pl.DataFrame, contaminated: Iterable[str] | pl.DataFrame) -> pl.Series:
+def leaked(pairs: pl.DataFrame, contaminated: Iterable[str] | pl.DataFrame) -> pl.Series:
+    """Which pairs are of a contaminated question, or of one that asks the same in the same words and stands elsewhere."""
+    marked = _named(pairs, contaminated)
+    return marked | pairs["same_question"].is_in(pairs.filter(marked)["same_question"].unique().to_list())
+
+
+def _content(samples: pl.DataFrame) -> pl.Series:
+    """Names what a row asks: its fields without those that only say which row it is. Null rows name themselves."""
+    names = [
+        identity if doc is None else text_hash(json.dumps(_without_ids(json.loads(doc)), sort_keys=True))
+        for identity, doc in samples.select("question_id", "doc").iter_rows()
+    ]
+    return pl.Series(names, dtype=pl.String)
+
+
+def _without_ids(doc: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in doc.items() if key not in IDENTIFIERS}
+
+
+def _named(pairs: pl.DataFrame, contaminated: Iterable[str] | pl.DataFrame) -> pl.Series:
     if not isinstance(contaminated, pl.DataFrame):
         return pairs["question_id"].is_in(sorted(set(contaminated)))
     if "row" in contaminated.columns and "benchmark" in contaminated.columns:
@@ -165,7 +189,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _decide(rows: list[dict[str, object]], prefix: str, confidence: float, within: float) -> None:
+def decide(rows: list[dict[str, object]], prefix: str, confidence: float, within: float) -> None:
     """Add the adjusted p-values and verdicts to `rows`, over those that have a difference at all."""
     tested = [row for row in rows if row[f"{prefix}p_value"] is not None]
     for row, adjusted in zip(tested, holm([float(str(row[f"{prefix}p_value"])) for row in tested]), strict=True):

@@ -16,6 +16,7 @@ from midtrain_dagster.evaluate.bits_per_byte import _pieces, by_domain
 from midtrain_dagster.evaluate.catalog import MMLU
 from midtrain_dagster.evaluate.code import pass_at_k, pass_at_k_of, passes
 from midtrain_dagster.evaluate.compare import changes, compare, holm
+from midtrain_dagster.evaluate.domains import compare_domains, retention
 from midtrain_dagster.evaluate.embedded import cloze_tasks, function_call_rows, needle_rows
 from midtrain_dagster.evaluate.packing import trees
 from midtrain_dagster.evaluate.responses import Responses
@@ -197,3 +198,31 @@ def test_made_questions_are_seeded(tmp_path: Path):
     cloze = json.loads(written["cloze"].read_text())
     assert cloze["choices"][cloze["answer"]] == "ending"
     assert json.loads(written["code_completion"].read_text())["completion"] == "    y = x * 2\n    return y"
+
+
+def test_domains_count_each_benchmark_alike():
+    few = _samples([0.0] * 10, [20.0] * 10)
+    many = _samples([1.0] * 90, [10.0] * 90).with_columns(
+        benchmark=pl.lit("c"), question_id="c" + pl.col("question_id"), domain=pl.lit("general")
+    )
+    base = pl.concat([few, many])
+    mid = pl.concat([few.with_columns(score=pl.lit(1.0)), many])
+    table = compare_domains(base, mid, resamples=500)
+    scores = {row["domain"]: row for row in table.iter_rows(named=True) if row["metric"] == "score"}
+    assert (scores["math"]["base"], scores["math"]["mid"]) == (0.0, 1.0)
+    assert (scores["overall"]["base"], scores["overall"]["mid"]) == (0.5, 1.0)  # not 0.9: questions are not the weight
+    assert scores["overall"]["benchmarks"] == 2
+    assert scores["general"]["verdict"] == "unchanged"
+    assert scores["math"]["verdict"] == scores["overall"]["verdict"] == "gained"
+    kept = retention(table, ("general",), 0.02)
+    assert (kept.retained, kept.verdict) == (True, "retained")
+    lost = retention(compare_domains(mid, base, resamples=500), ("math",), 0.02)
+    assert (lost.retained, lost.falls["math score"]) == (False, 1.0)
+    assert retention(table, ("code",), 0.02).retained is None
+
+
+def test_a_question_that_stands_twice_is_set_aside_twice():
+    docs = ['{"id": "1", "question": "a"}', '{"id": "2", "question": "a"}', '{"id": "3", "question": "b"}']
+    base = _samples([0.0] * 3, [1.0] * 3).with_columns(doc=pl.Series(docs))
+    assert compare(base, base, ["q000"])["set_aside"].to_list() == [2, 2]
+    assert compare(base, base, ["q002"])["set_aside"].to_list() == [1, 1]

@@ -1,0 +1,109 @@
+"""Base against mid-trained by domain: each benchmark counts alike, however many questions it has; and whether what was known is still there."""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from midtrain_dagster.evaluate.compare import GOLD_BITS, LOWER_IS_BETTER, SIDES, decide, leaked, paired
+
+OVERALL = "overall"
+SCORE = "score"  # the primary metrics of a domain's benchmarks, whatever they are called
+DOMAINS_SCHEMA = pl.Schema(
+    {"domain": pl.String, "metric": pl.String, "benchmarks": pl.UInt32, **SIDES}
+    | {f"clean_{name}": kind for name, kind in SIDES.items()}
+    | {"set_aside": pl.UInt32, "gain_disappears": pl.Boolean}
+)
+
+
+def compare_domains(
+    base: pl.DataFrame,
+    mid: pl.DataFrame,
+    contaminated: Iterable[str] | pl.DataFrame = (),
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+    unchanged_within: float = 0.02,
+) -> pl.DataFrame:
+    """A row a domain, and last `overall`, for `score` and for bits per byte of gold answers, as DOMAINS_SCHEMA.
+
+    A domain's value is the mean of its benchmarks' (macro average); the interval a paired bootstrap over the questions of each
+    benchmark, the benchmarks being given. Verdicts as in `compare.compare`, corrected over the rows of this table.
+    """
+    pairs = paired(base, mid)
+    pairs = pairs.with_columns(
+        leaked=leaked(pairs, contaminated),
+        metric=pl.when(pl.col("metric") == GOLD_BITS).then(pl.lit(GOLD_BITS)).otherwise(pl.lit(SCORE)),
+    )
+    domains = sorted(pairs["domain"].drop_nulls().unique())
+    rows = []
+    for domain in [*domains, OVERALL] if domains else []:
+        for metric in (SCORE, GOLD_BITS):
+            some = pairs.filter(pl.col("metric") == metric, (pl.col("domain") == domain) | (domain == OVERALL))
+            if some.is_empty():
+                continue
+            every = _macro(some, confidence, resamples, seed)
+            clean = _macro(some.filter(~pl.col("leaked")), confidence, resamples, seed)
+            rows.append(
+                {"domain": domain, "metric": metric, "benchmarks": some["benchmark"].n_unique(), **every}
+                | {f"clean_{name}": value for name, value in clean.items()}
+                | {"set_aside": int(some["leaked"].sum())}
+            )
+    for prefix in ("", "clean_"):
+        decide(rows, prefix, confidence, unchanged_within)
+    for row in rows:
+        row["gain_disappears"] = bool(row["set_aside"]) and row["verdict"] == "gained" and row["clean_verdict"] != "gained"
+    return pl.DataFrame(rows, schema=DOMAINS_SCHEMA)
+
+
+def _macro(pairs: pl.DataFrame, confidence: float, resamples: int, seed: int) -> dict[str, float | int | None]:
+    """Both sides' macro averages, standard errors of the resamples, the difference with interval and p-value."""
+    names = [name for name in SIDES if name not in ("questions", "p_adjusted", "verdict")]
+    if pairs.is_empty():
+        return {"questions": 0, **dict.fromkeys(names)}
+    rng = np.random.default_rng(seed)
+    point, drawn = [], []
+    for _, some in pairs.group_by("benchmark", maintain_order=True):
+        before, after, weight = (some[name].to_numpy() for name in ("value", "mid_value", "weight"))
+        draws = rng.multinomial(len(before), np.full(len(before), 1 / len(before)), size=resamples)
+        total = np.maximum(draws @ weight, 1e-12)
+        point.append((before.sum() / weight.sum(), after.sum() / weight.sum()))
+        drawn.append(np.stack([draws @ before / total, draws @ after / total]))
+    base, mid = np.mean(point, axis=0)
+    left, right = np.mean(drawn, axis=0)
+    difference = right - left
+    low, high = np.quantile(difference, [(1 - confidence) / 2, (1 + confidence) / 2])
+    beyond = min((difference <= 0).sum(), (difference >= 0).sum())
+    same = bool((pairs["value"] == pairs["mid_value"]).all())
+    p_value = 1.0 if same else min(1.0, 2 * (beyond + 1) / (resamples + 1))
+    values = (base, left.std(ddof=1), mid, right.std(ddof=1), mid - base, low, high, p_value)
+    return {"questions": pairs.height, **{name: float(value) for name, value in zip(names, values, strict=True)}}
+
+
+class Retention(NamedTuple):
+    """What became of the general domains."""
+
+    retained: bool | None  # None: no general domain was measured, so nobody knows
+    verdict: str  # retained, lost, cannot tell
+    falls: dict[str, float]  # domain and metric → fall: absolute for scores, relative for bits
+
+
+def retention(table: pl.DataFrame, general: Collection[str], tolerance: float) -> Retention:
+    """Whether the domains in `general` (rows of `compare_domains`) fell by no more than `tolerance`.
+
+    *lost*: a fall beyond it; *retained*: none, and no interval reaches beyond it; *cannot tell*: none seen, but the questions are too few to exclude one.
+    """
+    falls, worst = {}, {}
+    for row in table.filter(pl.col("domain").is_in(sorted(general))).iter_rows(named=True):
+        name = f"{row['domain']} {row['metric']}"
+        if row["metric"] in LOWER_IS_BETTER:
+            falls[name], worst[name] = row["difference"] / row["base"], row["high"] / row["base"]
+        else:
+            falls[name], worst[name] = -row["difference"], -row["low"]
+    if not falls:
+        return Retention(None, "cannot tell", {})
+    if max(falls.values()) > tolerance:
+        return Retention(False, "lost", falls)
+    return Retention(True, "retained" if max(worst.values()) <= tolerance else "cannot tell", falls)
