@@ -88,9 +88,9 @@ def longest_encoded_run(points, words, count):
     for w in range(count):
         if words.shapes[w] & FIRST:
             start = words.starts[w]
-        if w + 1 == count or words.shapes[w + 1] & FIRST:
-            if words.ends[w] - start > longest:
-                longest = max(longest, encoded_run(points, start, words.ends[w]))
+        last = w + 1 == count or words.shapes[w + 1] & FIRST
+        if last and words.ends[w] - start > longest:
+            longest = max(longest, encoded_run(points, start, words.ends[w]))
     return longest
 
 
@@ -131,7 +131,7 @@ def scratch(longest: int) -> Scratch:
         np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, np.uint8), np.zeros(many, np.uint8), np.zeros(many, np.uint64), np.zeros(many, np.uint8)
     )  # fmt: skip
     words = "int32 int32 uint64 uint8 int32"
-    grams = repetition.Grams(*room("uint64 int32 uint64 int32 int32 uint8"), slots)
+    grams = repetition.Grams(*[*room("uint64 int32 uint64 int32 int32 uint8"), slots])
     return Scratch(Text(*room("int32 int32 int32 int32 int32")), Words(*room(words)), Words(*room(words)), chunks, grams)
 
 
