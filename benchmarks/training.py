@@ -34,7 +34,6 @@ from midtrain_dagster.train.models import load_model
 from midtrain_dagster.train.plan import TrainingPlan
 from midtrain_dagster.train.ranks import Ranks
 
-
 CLOCK = time.process_time if "cpu" in sys.argv else time.perf_counter
 
 

@@ -25,8 +25,7 @@ def train_proxy(
     """Train a model of `shape` on packed `sequences`; `plan` says how (its paths are not used), its seed also draws the weights.
 
     Returns steps, tokens, parameters, loss_start, loss_end, and `validation`: set → {before, after}, each with loss and
-    components in nats per token. Nothing is kept on disk, and torch's threads, determinism
-    and random state are afterwards what they were.
+    components in nats per token. Nothing is kept on disk; torch's threads, determinism and random state are then as before.
     """
     from midtrain_dagster.train import loop
     from midtrain_dagster.train.base import make_model
@@ -41,7 +40,7 @@ def train_proxy(
         mine = replace(given, model=str(model), sequences=str(sequences), out=folder, checkpoint_every=0,
                        validation={name: str(path) for name, path in validation.items()})  # fmt: skip
         with torch_for(mine):
-            training = loop.prepare(mine, Ranks.join())
+            training = loop.prepare(mine, Ranks.alone())
             records = list(loop.steps(training))
             refuse_broken(training)
         summary = summarize(training, records, "", 0.0)

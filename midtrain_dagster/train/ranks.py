@@ -29,6 +29,11 @@ class Ranks:
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
         return cls(int(os.environ.get("RANK", "0")), world, device)
 
+    @classmethod
+    def alone(cls) -> "Ranks":
+        """This process by itself, on the first accelerator or the CPU."""
+        return cls(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+
     def leave(self) -> None:
         if self.world > 1:
             dist.destroy_process_group()

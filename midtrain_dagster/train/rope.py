@@ -146,20 +146,22 @@ def _divisors(values: Sequence[float] | None, dim: int) -> list[float]:
 
 def extend_context(
     model: Path, method: str, factor: float, out: Path, *, base: float | None = None, original: int | None = None,
-    short_factor: Sequence[float] | None = None, long_factor: Sequence[float] | None = None,
+    short_factor: Sequence[float] | None = None, long_factor: Sequence[float] | None = None, configuration: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write `model` with a context `factor` times as long to `out`: configuration changed, weights and tokenizer copied.
 
     Where attention types have their own frequencies, only full attention is extended, as OLMo 3 did. Returns the
-    lengths, the parameters written and the frequencies before and after. Raises MidtrainError for a model extended already.
+    lengths, the parameters written and the frequencies before and after. Raises MidtrainError for a model extended already; a
+    further stage extends the `configuration` of the model before the first one, a directory, with the weights of the last.
     """
     from midtrain_dagster.train.models import require_safetensors
 
     require_safetensors(model)
     if out.resolve() == model.resolve():
         raise MidtrainError(f"{out}: the extended model needs a directory of its own")
-    config = json.loads((model / "config.json").read_text())
-    before = _full_attention(config, model)
+    source = configuration or model
+    config = json.loads((source / "config.json").read_text())
+    before = _full_attention(config, source)
     dim = int(
         (config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
         * before.get("partial_rotary_factor", 1)
