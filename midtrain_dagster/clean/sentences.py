@@ -1,4 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: SIM109
 """Kernels for C4's line rules: which lines would stay, and how many sentences they hold (Raffel et al., arXiv:1910.10683)."""
 
 import numpy as np
