@@ -37,6 +37,7 @@ from assets import (
     train,
 )
 from midtrain_dagster.project.project import Project
+from midtrain_dagster.recipes.decontamination import Decontamination
 from midtrain_dagster.recipes.recipe import Recipe
 
 
@@ -44,6 +45,7 @@ def graph(
     project: Project, recipes: list[Recipe], root: Path
 ) -> tuple[list[dg.AssetsDefinition], list[dg.AssetChecksDefinition]]:
     """All assets and checks of a project with some recipes; `root` is the project file's directory."""
+    method = recipes[0].decontamination.method if recipes else Decontamination().method
     written = embedded.written(project.embedded, root)
     read_by = {(root / b.path).resolve() for b in project.benchmarks if b.path}
     rows = sorted({key for path, key in written.items() if any(path == p or path in p.parents for p in read_by)})
@@ -52,9 +54,9 @@ def graph(
         *collect.assets(project, written, root),
         *synthesize.assets(project),
         *clean.assets(project),
-        *deduplicate.assets(project),
+        *deduplicate.assets(project, method),
         *decontaminate.assets(project, recipes, rows),
-        *rate.assets(project),
+        *rate.assets(project, method),
         *select.assets(project, recipes),
         *scale.assets(project, recipes),
         *mix.assets(recipes),

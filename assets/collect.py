@@ -19,7 +19,7 @@ GROUP = "collect"
 TABLE = "raw_documents"
 
 
-def raw_documents(source: Source, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
+def raw_documents(source: Source, workers: int, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
     """The documents of one source. `deps`: assets that write the files behind it, where this project writes them itself."""
 
     @dg.asset(
@@ -42,7 +42,7 @@ def raw_documents(source: Source, deps: list[dg.AssetKey]) -> dg.AssetsDefinitio
             source=source.name,
             base=base_of(code_version("collect"), source.model_dump(mode="json")),
             outside=fingerprint(source, lake.root),
-            batches=lambda: collect(source, lake.root, datetime.now(UTC), counted),
+            batches=lambda: collect(source, lake.root, datetime.now(UTC), counted, workers),
         )
         rejects = rejected(lake, source.name)
         return of_table(context, lake.tables, TABLE, refreshed, {"rejected records": markdown(rejects)} if len(rejects) else {})
@@ -60,6 +60,10 @@ def rejected(lake: Lake, source: str) -> pl.DataFrame:
 def assets(project: Project, written: dict[Path, dg.AssetKey], root: Path) -> list[dg.AssetsDefinition]:
     """One asset for each source of the project."""
     return [
-        raw_documents(source, [key for path, key in written.items() if path == (root / source.location).resolve()])
+        raw_documents(
+            source,
+            project.compute.workers,
+            [key for path, key in written.items() if path == (root / source.location).resolve()],
+        )
         for source in project.sources
     ]

@@ -1,11 +1,13 @@
 """Decontaminate: evidence for each document and benchmark question. The recipe's threshold decides, at selection."""
 
 from pathlib import Path
+from typing import Final
 
 import dagster as dg
 import polars as pl
 
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
+from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.decontaminate.index import build
 from midtrain_dagster.decontaminate.match import match, rescan
@@ -21,7 +23,7 @@ from midtrain_dagster.sequences import Sequences
 from resources.embedder import Embedder
 from resources.lake import Lake
 
-GROUP = "decontaminate"
+GROUP: Final = "decontaminate"
 QUESTIONS = "benchmark_questions"
 MATCHES = "contamination_matches"
 
@@ -83,7 +85,11 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
 
     @dg.asset(
         key=[MATCHES, source],
-        deps=[["clean_documents", source], QUESTIONS],
+        deps=[
+            ["clean_documents", source],
+            QUESTIONS,
+            *before(project.curation, GROUP, source, project.document_sources, bool(project.raters)),
+        ],
         group_name=GROUP,
         kinds={"numba", "deltalake"},
         owners=OWNERS,
@@ -115,6 +121,7 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
                 embedder.version,
             ),
             work=work,
+            passing=passing(lake, project.curation, GROUP, source, settings.method),
         )
         return of_table(context, lake.tables, MATCHES, refreshed, {"strongest evidence": strongest(lake, source)})
 

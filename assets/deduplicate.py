@@ -1,9 +1,12 @@
 """Deduplicate: clusters of equal and nearly equal documents, across all sources."""
 
+from typing import Final
+
 import dagster as dg
 import polars as pl
 
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
+from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.deduplicate.cluster import cluster
 from midtrain_dagster.deduplicate.signatures import signatures
@@ -11,17 +14,20 @@ from midtrain_dagster.project.project import Project
 from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
 from resources.lake import Lake
 
-GROUP = "deduplicate"
+GROUP: Final = "deduplicate"
 TABLE = "duplicate_clusters"
 SIGNATURES = "signatures"
 
 
-def duplicate_clusters(project: Project) -> dg.AssetsDefinition:
+def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
     """Clusters over all sources. Signatures are kept, so that new documents meet old ones without re-reading old text."""
 
     @dg.asset(
         key=TABLE,
-        deps=[["clean_documents", source] for source in project.document_sources],
+        deps=[
+            *(["clean_documents", source] for source in project.document_sources),
+            *before(project.curation, GROUP, "", project.document_sources, bool(project.raters)),
+        ],
         group_name=GROUP,
         kinds={"numba", "deltalake"},
         owners=OWNERS,
@@ -33,7 +39,7 @@ def duplicate_clusters(project: Project) -> dg.AssetsDefinition:
         base = fingerprint(code_version("deduplicate"), project.deduplication.model_dump(mode="json"))
 
         def sign(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
-            return {SIGNATURES: signed(signatures(new, project.deduplication))}, {}
+            return {SIGNATURES: signatures(new, project.deduplication)}, {}
 
         counted = progress(context, "signatures", "documents")
         done = {}
@@ -46,12 +52,13 @@ def duplicate_clusters(project: Project) -> dg.AssetsDefinition:
                 source=source,
                 base=base,
                 work=sign,
+                passing=passing(lake, project.curation, GROUP, source, method),
             )
             counted.advance(done[source].worked)
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
             rows = lake.tables.scan(SIGNATURES).filter(pl.col("source").is_in(list(project.document_sources))).collect()
-            clusters = cluster(unsigned(rows), project.deduplication)
+            clusters = cluster(rows, project.deduplication)
             found = clusters.join(rows.select("id", "source"), on="id")
             return found, {"clusters": counts(found)}
 
@@ -71,20 +78,6 @@ def duplicate_clusters(project: Project) -> dg.AssetsDefinition:
         )
 
     return asset
-
-
-def signed(rows: pl.DataFrame) -> pl.DataFrame:
-    """Hashes as signed integers: Delta tables have no unsigned ones."""
-    return rows.with_columns(
-        pl.col("exact_hash").reinterpret(signed=True), pl.col("bands").list.eval(pl.element().reinterpret(signed=True))
-    )
-
-
-def unsigned(rows: pl.DataFrame) -> pl.DataFrame:
-    """The reverse of `signed`."""
-    return rows.with_columns(
-        pl.col("exact_hash").reinterpret(signed=False), pl.col("bands").list.eval(pl.element().reinterpret(signed=False))
-    )
 
 
 def counts(clusters: pl.DataFrame) -> dict[str, int]:
@@ -111,5 +104,6 @@ def largest(lake: Lake) -> dg.MetadataValue:
     return markdown(shown.select("documents", pl.col("sources").list.join(", "), begins=pl.col("text").str.slice(0, 160)))
 
 
-def assets(project: Project) -> list[dg.AssetsDefinition]:
-    return [duplicate_clusters(project)]
+def assets(project: Project, method: str) -> list[dg.AssetsDefinition]:
+    """One asset for all sources; `method` is the one whose contamination matches a gate goes by."""
+    return [duplicate_clusters(project, method)]

@@ -1,13 +1,14 @@
 """Rate: one asset trains each rater that learns from the project's documents, one asset a source applies them all."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import duckdb
 import polars as pl
 
 from assets.outcome import AUTOMATION, OWNERS, of_artifact, of_table, plot, progress
+from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Project
@@ -16,9 +17,10 @@ from midtrain_dagster.project.raters import Rater as RaterSettings
 from midtrain_dagster.rate import fasttext
 from midtrain_dagster.rate.rate import Rater, merged, rate, unrated
 from midtrain_dagster.refresh import Frames, by_document, fingerprint
+from midtrain_dagster.select.conditions import resolve
 from resources.lake import Lake
 
-GROUP = "rate"
+GROUP: Final = "rate"
 TABLE = "document_ratings"
 
 
@@ -69,8 +71,10 @@ def examples(side: Examples, lake: Lake, seed: int) -> list[str]:
             "a rater's examples: files are for `midtrain rate`; in a project, make them a source and name a condition"
         )
     relation = lake.tables.relation("clean_documents")
+    schema = dict.fromkeys(lake.tables.schema("clean_documents"), "VARCHAR")
+    condition = resolve(side.condition, {"document": schema}, "a rater's examples").sql
     chosen = (
-        f"select text from {relation} where ({side.condition}) order by md5(concat({int(seed)}, id)) limit {int(side.most)}"
+        f"select text from {relation} document where ({condition}) order by md5(concat({int(seed)}, id)) limit {int(side.most)}"
     )
     try:
         return [row[0] for row in duckdb.execute(chosen).fetchall()]
@@ -116,9 +120,13 @@ def opened(project: Project, lake: Lake) -> list[Rater]:
     return found
 
 
-def document_ratings(source: str, project: Project) -> dg.AssetsDefinition:
+def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDefinition:
     """Every rater's score of one source's documents."""
-    deps: list[Any] = [["clean_documents", source], *(["rater", r.name] for r in project.raters if learns(r))]
+    deps: list[Any] = [
+        ["clean_documents", source],
+        *(["rater", r.name] for r in project.raters if learns(r)),
+        *before(project.curation, GROUP, source, project.document_sources, True),
+    ]
 
     @dg.asset(
         key=[TABLE, source],
@@ -161,6 +169,7 @@ def document_ratings(source: str, project: Project) -> dg.AssetsDefinition:
             source=source,
             base=fingerprint(code_version("rate"), {rater.name: rater.version for rater in raters}),
             work=work,
+            passing=passing(lake, project.curation, GROUP, source, method),
         )
         return of_table(
             context, lake.tables, TABLE, refreshed, {"scores": plot(histogram(lake, source, [r.name for r in raters]))}
@@ -185,12 +194,12 @@ def histogram(lake: Lake, source: str, raters: list[str]) -> object:
     return figure
 
 
-def assets(project: Project) -> list[dg.AssetsDefinition]:
+def assets(project: Project, method: str) -> list[dg.AssetsDefinition]:
     """Raters that learn, and ratings of each source; nothing where the project has no raters."""
     if not project.raters:
         return []
     models = [trained(rater, project) for rater in project.raters if isinstance(rater, FastTextRater) and learns(rater)]
-    return [*models, *(document_ratings(source, project) for source in project.document_sources)]
+    return [*models, *(document_ratings(source, project, method) for source in project.document_sources)]
 
 
 def checks(project: Project) -> list[dg.AssetChecksDefinition]:

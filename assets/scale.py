@@ -132,7 +132,8 @@ def trained(lake: Lake, recipe: Recipe, data: Artifact, run: Run, threads: int) 
         packed = mixtures.pack_run(documents, shares, run.tokens, store, out / "packed", settings, run.seed)
         sets = {side: data.path / "validation" / side for side in laws.SIDES}
         summary = train_proxy(packed.path, sets, ProxyShape(shape.layers, shape.hidden, shape.heads), plan)
-        lr_area, annealing_area = areas(timetable(plan, packed.count).rates)
+        rates = timetable(plan, packed.count).rates
+        lr_area, annealing_area = areas(rates[int(rates.argmax()) :])  # from the peak on, as arXiv 2408.11029 counts
         shutil.rmtree(out / "packed")
         kept = {name: summary[name] for name in ("steps", "tokens", "parameters", "loss_start", "loss_end", "validation")}
         measured = kept | {"lr_area": float(lr_area[-1]), "annealing_area": float(annealing_area[-1]), "packed": packed.digest}

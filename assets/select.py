@@ -5,7 +5,7 @@ import duckdb
 import polars as pl
 
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, plot
-from assets.reading import HELD_OUT
+from assets.reading import ATTRIBUTES, HELD_OUT, relations
 from midtrain_dagster.clean.rules import RULESETS
 from midtrain_dagster.code import code_version
 from midtrain_dagster.project.project import Project
@@ -19,7 +19,6 @@ from resources.lake import Lake
 
 GROUP = "select"
 TABLE = "selected_documents"
-ATTRIBUTES = ("quality_signals", "sensitive_spans", "duplicate_clusters", "document_ratings", "contamination_matches")
 
 
 def rulesets() -> dict[str, list[Rule]]:
@@ -52,47 +51,6 @@ def selection_of(recipe: Recipe) -> Selection:
             "rules": (*recipe.selection.rules, held_out),
         }
     )
-
-
-def relations(con: duckdb.DuckDBPyConnection, tables: Tables, sources: list[str], method: str) -> None:
-    """Views over pinned versions, as selection names them: documents, signals, clusters, ratings, matches."""
-
-    def of(name: str) -> str:
-        return tables.relation(name, sources=sources)
-
-    con.execute(
-        f"create view documents as select id, text_hash, source, domain, format, language, url, license, created, "
-        f"length(text)::bigint as characters from {of('clean_documents')}"
-    )
-    spans = (
-        f"(select id, count(*) as found from {of('sensitive_spans')} group by id)"
-        if held(tables, "sensitive_spans", sources)
-        else None
-    )
-    sensitive = f"coalesce(s.found, 0) as sensitive from {of('quality_signals')} q left join {spans} s using (id)"
-    con.execute(
-        f"create view signals as select q.* exclude (source, characters, language), "
-        f"{sensitive if spans else '0 as sensitive from ' + of('quality_signals') + ' q'}"
-    )
-    con.execute(
-        f"create view clusters as select id, text_hash, exact_cluster as exact, near_cluster as near from {of('duplicate_clusters')}"
-    )
-    if held(tables, "document_ratings", sources):
-        con.execute(f"create view ratings as select * exclude (source) from {of('document_ratings')}")
-    if held(tables, "contamination_matches", sources):
-        con.execute(
-            f"create view matches as select id, text_hash, question_id, score from {of('contamination_matches')} "
-            f"where method = '{method}'"
-        )
-    else:
-        con.execute(
-            "create view matches as select '' as id, '' as text_hash, '' as question_id, 0.0::double as score where false"
-        )
-
-
-def held(tables: Tables, name: str, sources: list[str]) -> bool:
-    """Whether a table has any rows of these sources."""
-    return tables.exists(name) and any(tables.files(name, source=source) for source in sources)
 
 
 def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
