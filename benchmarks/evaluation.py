@@ -1,6 +1,11 @@
-"""Our evaluation beside lm-evaluation-harness called directly: the same rows, the same numbers, and the time of each.
+"""Our evaluation beside lm-evaluation-harness called directly: the same rows, every sample's numbers, and the time of each.
 
 python benchmarks/evaluation.py --model DIR --data DIR --tasks arc_easy,winogrande --limit 40 --precision float32
+
+The two take turns in going first, over `--rounds`. A line a benchmark says whether the aggregates are the same to the last digit, how
+many answers (greedy texts, chosen options) differ, and how far the log-likelihoods of single requests are apart: packing changes
+the order of floating-point sums, so they agree to about 1e-4 nats in float32, not bit for bit, and a score can differ where two options tie within that.
+`docs/evaluation.md` has what was measured.
 """
 
 import argparse
@@ -17,13 +22,18 @@ from lm_eval.tasks import TaskManager
 from midtrain_dagster.evaluate.catalog import CATALOG
 from midtrain_dagster.evaluate.harness import build
 from midtrain_dagster.evaluate.language_model import LanguageModel
+from midtrain_dagster.evaluate.precision import precision_of
+from midtrain_dagster.evaluate.responses import Responses
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+OURS, THEIRS = "midtrain", "lm-evaluation-harness"
 
 
-def measure(lm: Any, name: str, data: Path, limit: int) -> tuple[dict[str, float], float]:
-    """(metric → score, seconds) of one benchmark on one backend; loading the model is not counted."""
-    built = build(name, CATALOG[name], data, hub=False)
+def measure(lm: Any, name: str, data: Path, limit: int, num_fewshot: int | None) -> tuple[dict[str, Any], float]:
+    """(the harness's results, seconds) of one benchmark on one backend; loading the model is not counted."""
+    built = build(name, CATALOG[name], data, num_fewshot, hub=False)
+    if isinstance(lm, LanguageModel):
+        lm.responses = Responses(None)  # a second round asks again
     started = time.perf_counter()
     done = simple_evaluate(
         model=lm,
@@ -33,9 +43,30 @@ def measure(lm: Any, name: str, data: Path, limit: int) -> tuple[dict[str, float
         task_manager=TaskManager(include_defaults=False),
         confirm_run_unsafe_code=True,
     )
-    seconds = time.perf_counter() - started
+    return done, time.perf_counter() - started
+
+
+def scores_of(done: dict[str, Any], name: str) -> dict[str, float]:
     scores = (done.get("groups") or {}).get(name) or done["results"].get(name) or {}
-    return {key: float(value) for key, value in scores.items() if "," in key and isinstance(value, float | int)}, seconds
+    return {key: float(value) for key, value in scores.items() if "," in key and isinstance(value, float | int)}
+
+
+def by_sample(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Sample by sample: how far apart log-likelihoods are, and how many answers and metrics differ."""
+    farthest, answers, metrics, count = 0.0, 0, 0, 0
+    for task, samples in ours["samples"].items():
+        others = {(s["doc_id"], s["filter"]): s for s in theirs["samples"][task]}
+        for sample in samples:
+            other = others[sample["doc_id"], sample["filter"]]
+            count += 1
+            metrics += any(sample[m] != other[m] for m in sample["metrics"])
+            for given, wanted in zip(sample["resps"], other["resps"], strict=True):
+                if isinstance(given[0], str):
+                    answers += given != wanted
+                else:
+                    farthest = max(farthest, abs(given[0][0] - wanted[0][0]))
+                    answers += given[0][1] != wanted[0][1]
+    return {"samples": count, "nats_apart": farthest, "answers_differ": answers, "scores_differ": metrics}
 
 
 def main() -> None:
@@ -44,23 +75,35 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", default="arc_easy,winogrande")
     parser.add_argument("--limit", type=int, default=40)
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--num-fewshot", type=int, default=None)
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
+    precision = precision_of(arguments.precision)
     backends = {
-        "midtrain": LanguageModel(arguments.model, precision=arguments.precision, batch_size=arguments.batch_size),
-        "lm-evaluation-harness": HFLM(
-            pretrained=arguments.model, dtype=arguments.precision, batch_size=arguments.batch_size, device=DEVICE
-        ),
+        OURS: LanguageModel(arguments.model, precision=precision, batch_size=arguments.batch_size),
+        THEIRS: HFLM(pretrained=arguments.model, dtype=precision, batch_size=arguments.batch_size, device=DEVICE),
     }
     for name in arguments.tasks.split(","):
-        row: dict[str, Any] = {"benchmark": name, "limit": arguments.limit, "precision": arguments.precision}
-        for backend, lm in backends.items():
-            scores, seconds = measure(lm, name, arguments.data, arguments.limit)
-            row[backend] = {"seconds": round(seconds, 2), **scores}
-        ours, theirs = row["midtrain"], row["lm-evaluation-harness"]
-        row["same"] = {k: v for k, v in ours.items() if k != "seconds"} == {k: v for k, v in theirs.items() if k != "seconds"}
-        row["speedup"] = round(theirs["seconds"] / ours["seconds"], 2)
+        seconds: dict[str, list[float]] = {backend: [] for backend in backends}
+        done: dict[str, dict[str, Any]] = {}
+        for turn in range(arguments.rounds):
+            for backend in [*backends][:: 1 if turn % 2 == 0 else -1]:
+                told, took = measure(backends[backend], name, arguments.data, arguments.limit, arguments.num_fewshot)
+                done[backend] = told
+                seconds[backend].append(round(took, 2))
+        scores = {backend: scores_of(told, name) for backend, told in done.items()}
+        row = {
+            "benchmark": name,
+            "limit": arguments.limit,
+            "precision": precision,
+            "scores": scores[OURS],
+            "same": scores[OURS] == scores[THEIRS],
+            **by_sample(done[OURS], done[THEIRS]),
+            "seconds": seconds,
+            "speedup": round(sum(seconds[THEIRS]) / sum(seconds[OURS]), 2),
+        }
         print(json.dumps(row), flush=True)
 
 

@@ -4,6 +4,7 @@ Scoring needs a server that echoes the prompt with log-probabilities and cuts te
 asked once, at the start. Import this module inside functions only.
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 from lm_eval.api.instance import Instance  # noqa: TID253
@@ -21,6 +22,10 @@ class ServedModel(LocalCompletionsAPI):
     packs = False  # prefixes are the server's to share
 
     def __init__(self, url: str, name: str, *, settings: Evaluation, responses: Responses, progress: Progress | None = None):
+        if find_spec("tenacity") is None:
+            raise MidtrainError(
+                "a served model needs packages that are not installed; `pip install 'lm-eval[api]'` brings them"
+            )
         super().__init__(
             base_url=f"{url}/completions",
             model=name,
