@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import re
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,7 +241,8 @@ def main() -> None:
     )
     labelled = labelled.with_columns(kind=pl.Series([r[0] for r in rows]), contaminated=pl.Series([r[1] for r in rows]))
     megabytes = int(labelled["text"].str.len_bytes().sum()) / 1e6
-    results = []
+    results: list[Row] = []
+    swept: list[Row] = []
     for method in options.methods.split(","):
         settings = Decontamination().using(method)
         index = build(questions, settings)
@@ -252,6 +254,7 @@ def main() -> None:
         decisions = decide(matches, settings, labelled["id"])
         flagged = set(decisions.filter("contaminated")["id"])
         results.append({"method": method, "MB/s": round(megabytes / spent, 1), **table(labelled, flagged)})
+        swept += sweep(labelled, matches, settings)
         if options.save:
             options.save.mkdir(parents=True, exist_ok=True)
             matches.write_parquet(options.save / f"{method}.parquet")
@@ -262,8 +265,26 @@ def main() -> None:
         results.append({"method": "datatrove rule", "MB/s": round(megabytes / spent, 1), **table(labelled, flagged)})
     if options.save:
         labelled.write_parquet(options.save / "labelled.parquet")
-    print(json.dumps({"documents": len(labelled), "megabytes": round(megabytes, 1), "questions": len(questions)}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    about = {"documents": len(labelled), "megabytes": round(megabytes, 1), "questions": len(questions)}
+    print(json.dumps({**about, "peak memory GiB": round(peak, 2)}))
     show(results)
+    print("\n| method | threshold | precision | recall |\n|---|---|---|---|")
+    for row in swept:
+        print(f"| {row['method']} | {row['threshold']} | {row['precision']} | {row['recall']} |")
+
+
+def sweep(labelled: pl.DataFrame, matches: pl.DataFrame, settings: Decontamination) -> list[Row]:
+    """Precision and recall of one method at thresholds around its default, from `keep_above` of it upwards."""
+    out = []
+    for factor in (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4):
+        threshold = round(settings.threshold * factor, 3)
+        if threshold <= 1:
+            flagged = set(matches.filter(pl.col("score") >= threshold)["id"])
+            found = table(labelled, flagged)
+            row = {"precision": found["precision"], "recall": found["recall"]}
+            out.append({"method": settings.method, "threshold": threshold, **row})
+    return out
 
 
 def show(results: list[Row]) -> None:
@@ -277,7 +298,7 @@ def show(results: list[Row]) -> None:
 def _encoder() -> object:
     from resources.embedder import Embedder
 
-    return Embedder()
+    return Embedder("packaged", precision="fp32")
 
 
 if __name__ == "__main__":

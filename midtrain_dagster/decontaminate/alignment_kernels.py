@@ -6,6 +6,7 @@ Words are 64-bit hashes; `offsets` are prefix positions, so row i is `[offsets[i
 import numba  # noqa: TID253
 import numpy as np
 
+TAIL = 8  # words at the end of a question, or a fifth of it: what it asks, after what it tells
 GAP = np.float32(0.12)  # of an average word's weight, for every word of either side that the alignment skips
 
 
@@ -95,12 +96,12 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
     `regions`: (n, 4) row, unit, first word, end word. `document`: words, stems, offsets. `unit`: words, stems, weights,
     offsets, question. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
     passages. Columns: first word, end word, run, common, order, overlap, answer, options, passage, span, numbers changed,
-    names changed, frame.
+    names changed, frame, tail.
     """
     d_words, d_stems, d_offsets = document
     u_words, u_stems, u_weights, u_offsets, question_of = unit
     number_words, number_offsets, name_words, name_offsets = slots
-    out = np.zeros((len(regions), 13), np.float64)
+    out = np.zeros((len(regions), 14), np.float64)
     for r in range(len(regions)):
         row, u, first = regions[r, 0], regions[r, 1], regions[r, 2]
         end = min(regions[r, 3], first + 4 * limit)
@@ -133,4 +134,7 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
         out[r, 10] = _missing(numbers, d_words[low:high])
         out[r, 11] = _missing(names, d_words[low:high])
         out[r, 12] = min(1.0, mass / (total - filled)) if total > filled else 0.0
+        last = max(u_offsets[u], u_offsets[u + 1] - max(TAIL, (u_offsets[u + 1] - u_offsets[u]) // 5))
+        tail = slice(last, u_offsets[u + 1])
+        out[r, 13] = coverage(u_stems[tail], u_weights[tail], d_stems[low : min(b, high + near)])
     return out

@@ -25,6 +25,7 @@ MEASURED = (  # what the kernel measures, in its order
     "numbers_changed",
     "names_changed",
     "frame_overlap",
+    "tail_overlap",
 )
 
 EVIDENCE_SCHEMA = pl.Schema(
@@ -50,6 +51,7 @@ EVIDENCE_SCHEMA = pl.Schema(
         "numbers_changed": pl.Int64,
         "names_changed": pl.Int64,
         "frame_overlap": pl.Float64,  # as order_overlap, of what is left when changed numbers and names are set aside
+        "tail_overlap": pl.Float64,  # weight of the question's last words (a fifth, at least eight) in or just after the span
     }
 )
 

@@ -1,6 +1,7 @@
 """The questions made searchable: hashed units, word weights, an n-gram table, and postings of rare words."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -104,10 +105,10 @@ class Index:
             self._seeds[n] = _seeds(self.units, n)
         return self._seeds[n]
 
-    def vectors(self, units: list[int], encoder: Any) -> dict[int, np.ndarray]:
-        """Embeddings of some units; each is encoded once for an encoder."""
+    def vectors(self, units: list[int], encoder: Any, said: Callable[[str], str]) -> dict[int, np.ndarray]:
+        """Embeddings of what some units say; each is encoded once for an encoder."""
         missing = [u for u in units if (id(encoder), u) not in self._vectors]
-        for unit, vector in zip(missing, encoder.encode([self.text(u) for u in missing]) if missing else [], strict=True):
+        for unit, vector in zip(missing, encoder.encode([said(self.text(u)) for u in missing]) if missing else [], strict=True):
             self._vectors[id(encoder), unit] = np.asarray(vector, np.float32)
         return {u: self._vectors[id(encoder), u] for u in units}
 

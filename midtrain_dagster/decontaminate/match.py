@@ -57,6 +57,7 @@ MATCHES_SCHEMA = pl.Schema(
         "names_changed": pl.Int64,
         "slots_changed": pl.Int64,
         "frame_overlap": pl.Float64,  # as order_overlap, of what is left when changed numbers and names are set aside
+        "tail_overlap": pl.Float64,  # weight of the question's last words in or just after the span
     }
 )
 
@@ -180,6 +181,7 @@ def _wholes(texts: pl.Series, words: Words, index: Index, encoder: Encoder | Non
     if short is not None:
         alike = resemblances(short, index, encoder)
         alike = alike.with_columns(telling_weight=pl.Series(index.telling_weight[alike["unit"].to_numpy()], dtype=pl.Float64))
+        alike = alike.with_columns(code=pl.Series(["def " in index.text(u) for u in alike["unit"]], dtype=pl.Boolean))
         found.append(alike.with_columns(score=scores.resemblance(encoder is not None)))
     whole = pl.concat(found, how="diagonal").sort("row", "unit", "score", descending=[False, False, True])
     whole = whole.unique(["row", "unit"], keep="first", maintain_order=True)

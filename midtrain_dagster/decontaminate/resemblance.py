@@ -42,6 +42,9 @@ RESEMBLANCE_SCHEMA = pl.Schema(
     }
 )
 
+DOCSTRING = re.compile(r"(\"\"\"|''')(.*?)\1", re.DOTALL)
+EXAMPLES = re.compile(r"\n\s*(?:>>>|\w+\(.*\)\s*(?:==|=>|->|➞|→|=)|(?:for )?examples?\b)", re.IGNORECASE)
+
 
 class Passages(NamedTuple):
     """Short pieces of documents that are compared as wholes."""
@@ -161,13 +164,20 @@ def _cosines(pairs: pl.DataFrame, found: Passages, index: Index, encoder: Encode
     texts = found.words
     wanted = pairs["passage"].unique(maintain_order=True).to_list()
     bounds = texts.text_offsets
-    own = [texts.data[bounds[i] : bounds[i + 1]].tobytes().decode("utf-8", "replace")[:ENCODED] for i in wanted]
-    vectors = np.asarray(encoder.encode(own), np.float32)
-    questions = index.vectors(pairs["unit"].unique().sort().to_list(), encoder)
+    own = [texts.data[bounds[i] : bounds[i + 1]].tobytes().decode("utf-8", "replace") for i in wanted]
+    vectors = np.asarray(encoder.encode([prose(text)[:ENCODED] for text in own]), np.float32)
+    questions = index.vectors(pairs["unit"].unique().sort().to_list(), encoder, prose)
     at = {passage: k for k, passage in enumerate(wanted)}
     return np.array(
         [round(float(vectors[at[p]] @ questions[u]), 4) for p, u in pairs.select("passage", "unit").iter_rows()], np.float64
     )
+
+
+def prose(text: str) -> str:
+    """What a text says: of a function, its docstring up to the examples, for they and the names may be others; else all of it."""
+    found = DOCSTRING.search(text) if "def " in text else None
+    said = EXAMPLES.split(found.group(2), maxsplit=1)[0].strip() if found else ""
+    return said if len(said.split()) >= 4 else text
 
 
 def _sides(words: Words, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -5,10 +5,12 @@ import polars as pl
 SHORT_TOKENS, LONG_TOKENS = 20, 50  # decon: the required score falls linearly between them
 TELLING = 2.2  # in words as rare as can be
 FRAME = 0.8
+SHARED_START = 12  # words in a row
 LEAST_LCS = 8
 QWEN_LCS = 13
 REWORDED = 1.0
 EXAMPLES = 0.6
+CODE = 0.05  # two docstrings without names and examples are less alike than two whole questions
 
 run, hits, words = pl.col("longest_run"), pl.col("ngram_hits"), pl.col("question_words")
 order, overlap, weight = pl.col("order_overlap"), pl.col("question_overlap"), pl.col("question_weight")
@@ -57,7 +59,8 @@ def cascade() -> pl.Expr:
 
     `text` is the mean of bag and order overlap. Few and common words prove little, so `needed` rises as the
     question's weight falls, and a question of less than TELLING rare words' worth counts only with its answer or options
-    beside it, or character for character (`verbatim`). Numbers and names that changed make a template's other instance, a near miss, unless nearly all of the
+    beside it, or character for character (`verbatim`). What shares a passage or an instruction with a question, and not what
+    is asked at its end, is another question. Numbers and names that changed make a template's other instance, a near miss, unless nearly all of the
     frame around them stands in its place (a rewritten question). A cosine, where an encoder is given, speaks for what
     words cannot show, and only together with some of the words.
     """
@@ -73,27 +76,35 @@ def cascade() -> pl.Expr:
     verbatim = pl.col("verbatim") & ((weight >= TELLING / 2) | (beside >= 0.8))
     telling = (pl.col("telling_weight") >= TELLING) | ((beside >= 0.8) & (pl.col("numbers") == 0))
     lexical = pl.when(verbatim).then(1.0).when(telling).then(lexical).otherwise(pl.min_horizontal(lexical, 0.49))
+    shared_start = (run >= SHARED_START) & (pl.col("tail_overlap") < 0.5) & (words >= 2 * SHARED_START)
+    lexical = pl.when(shared_start).then(pl.min_horizontal(lexical, 0.49)).otherwise(lexical)
     meaning = pl.col("cosine").fill_null(0.0)
     agreed = (0.25 * meaning / 0.8 + 0.25 * text / 0.45).clip(0, 1)
     return (
-        pl.when((meaning >= 0.7) & (weight >= TELLING)).then(pl.max_horizontal(lexical, agreed)).otherwise(lexical).clip(0, 1)
+        pl.when((meaning >= 0.7) & (weight >= TELLING) & ~shared_start)
+        .then(pl.max_horizontal(lexical, agreed))
+        .otherwise(lexical)
+        .clip(0, 1)
     )
 
 
 def resemblance(encoded: bool) -> pl.Expr:
     """A short passage as a whole: .5 where cosine, its lead, the words' lead and the numbers' agreement add up to REWORDED.
 
-    Numbers say nothing where a question has few (`Statement 1`). Without an encoder a passage counts only when it leads every
-    other question clearly by its words and has the question's numbers, and no others. A sum of small numbers has too few words to tell.
+    Numbers say nothing where a question has few (`Statement 1`), and little of a programming task, whose examples may be
+    others. Without an encoder a passage counts only when it leads every other question clearly by its words and has the
+    question's numbers, and no others. A sum of small numbers has too few words to tell.
     """
     kept, own = pl.col("numbers_kept"), pl.col("numbers_own").fill_null(pl.col("numbers_kept"))
     agreed = 0.7 * kept + 0.3 * own
     numbers = pl.when(kept.is_null()).then(0.7).when(pl.col("number_weight") >= 1).then(agreed).otherwise(agreed.clip(0, 0.7))
+    numbers = pl.when("code").then(numbers.clip(0.6, 1)).otherwise(numbers)
     lead, telling = pl.col("lead"), pl.col("telling_weight") >= TELLING / 2
     if not encoded:
         sure = (pl.col("number_weight") >= 1.8) & (kept >= 0.7) & (own >= 0.7) & (pl.col("alike") >= 0.36) & (lead >= 0.2)
         return pl.when(sure & telling).then(0.5 + 0.5 * pl.col("alike")).otherwise(0.0)
     total = pl.col("cosine") + 0.35 * pl.col("cosine_lead").clip(-0.2, 0.4) + 0.25 * lead.clip(0, 0.3) + 0.35 * (numbers - 0.7)
+    total = total + pl.when("code").then(CODE).otherwise(0.0)
     return pl.when(telling).then((0.5 * total / REWORDED).clip(0, 1)).otherwise(0.0)
 
 

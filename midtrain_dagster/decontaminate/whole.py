@@ -11,9 +11,9 @@ from midtrain_dagster.decontaminate.words import Words
 
 SHORT = 14  # words of a question that is looked for as a line of its own
 SHORTEST = 12  # characters of it
-NUMBERING = re.compile(r"^(?:\W*(?:question|problem|input|prompt|q)\W*\d*\W*[:.)]\s*|\W*\d+[.)]\s+)", re.IGNORECASE)
+NUMBERING = r"^(?:\W*(?:question|problem|input|prompt|q)\W*\d*\W*[:.)]\s*|\W*\d+[.)]\s+)"  # of a line in lower case
 EXAMPLE = re.compile(
-    r"\b[A-Za-z_]\w*\(([^\n]{2,200}?)\)\s*(?:\n\s*([^\n>]{1,120})|(?:==|=>|->|➞|→|=|returns|should return)\s*([^\n#]{1,120}))"
+    r"(?<!def )\b[A-Za-z_]\w*\(([^\n]{1,200}?)\)\s*(?:\n\s*([^\n>]{1,120})|(?:==|=>|->|➞|→|=|returns|should return)\s*([^\n#]{1,120}))"
 )
 DOCSTRING = re.compile(r"(\"\"\"|''')(.*?)\1", re.DOTALL)
 LONGEST_CODE = 20_000  # characters of a document that is searched for a task's examples
@@ -33,11 +33,13 @@ def short_lines(texts: pl.Series, words: Words, index: Index) -> pl.DataFrame:
         .explode("line")
         .filter(pl.col("line").str.len_bytes().is_between(SHORTEST, longest))
     )
+    plain = pl.col("line").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    lines = lines.with_columns(plain=plain).with_columns(bare=pl.col("plain").str.replace(NUMBERING, ""))
+    wanted = sorted(known)
     rows = []
-    for row, line in lines.iter_rows() if known else ():
-        unit = known.get(_plain(line), known.get(_plain(NUMBERING.sub("", line))))
-        if unit is not None:
-            rows.append((row, unit, *_span(words, row, texts[row], texts[row].index(line), len(line))))
+    for row, line, whole, bare in lines.filter(pl.col("plain").is_in(wanted) | pl.col("bare").is_in(wanted)).iter_rows():
+        unit = known[whole if whole in known else bare]
+        rows.append((row, unit, *_span(words, row, texts[row], texts[row].index(line), len(line))))
     return pl.DataFrame(rows, schema=FOUND_SCHEMA, orient="row").unique(maintain_order=True)
 
 
