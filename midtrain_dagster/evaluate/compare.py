@@ -70,14 +70,15 @@ def compare(
 
 
 def changes(base: pl.DataFrame, mid: pl.DataFrame, count: int = 10) -> pl.DataFrame:
-    """The questions whose primary score, then whose bits per byte of gold, changed most: both outputs side by side."""
+    """The questions whose primary score, then whose bits per byte of gold, changed most, if they did: both outputs side by side."""
     columns = ["benchmark", "question_id", "prompt", "gold", "output", "score", "gold_bits", "gold_bytes"]
     left = _primary(base).select(columns)
     right = _primary(mid).select("question_id", mid_output="output", mid_score="score", mid_gold_bits="gold_bits")
     both = left.join(right, on="question_id", how="inner")
     moved = ((pl.col("mid_gold_bits") - pl.col("gold_bits")) / pl.col("gold_bytes")).abs().fill_null(0)
     jumped = (pl.col("mid_score") - pl.col("score")).abs().fill_null(0)
-    return both.sort(jumped, moved, "question_id", descending=[True, True, False]).head(count)
+    changed = both.filter((jumped > 0) | (moved > 0))
+    return changed.sort(jumped, moved, "question_id", descending=[True, True, False]).head(count)
 
 
 def _primary(samples: pl.DataFrame) -> pl.DataFrame:

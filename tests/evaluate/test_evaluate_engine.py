@@ -150,6 +150,20 @@ def test_a_second_run_asks_nothing(model: Path, data: Path, tmp_path: Path, monk
     assert evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path, settings=SETTINGS, limit=2).samples.equals(first.samples)
 
 
+def test_episodes_and_probes_of_chosen_lengths_run_like_any_other(model: Path, tmp_path: Path):
+    from midtrain_dagster.evaluate.simulated import tool_step_rows
+
+    (tmp_path / "tool_steps_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tool_step_rows(0, 2)))
+    settings = SETTINGS.model_copy(update={"probe_lengths": (300, 400), "probes": 1, "max_gen_toks": 4})
+    done = evaluate(model, ["tool_steps", "ruler"], tmp_path, tmp_path / "out", settings=settings)
+    assert done.results["results"]["tool_steps"]["pass_rate,none"] == 0.0
+    assert done.samples.filter(benchmark="tool_steps")["metric"].unique().sort().to_list() == ["needed_calls", "pass_rate"]
+    assert done.samples["gold_bits"].null_count() == 0
+    assert "simulated APIs" in done.results["midtrain"]["benchmarks"]["tool_steps"]["notes"][0]
+    assert list(done.results["midtrain"]["benchmarks"]["ruler"]["by_length"]) == ["300", "400"]
+    assert done.not_run == {}
+
+
 def test_what_has_no_rows_is_said(model: Path, data: Path, tmp_path: Path):
     done = evaluate(model, ["hellaswag", "arc_easy"], data, tmp_path, settings=SETTINGS, limit=1)
     assert list(done.not_run) == ["hellaswag"]

@@ -221,6 +221,10 @@ def test_domains_count_each_benchmark_alike():
     assert retention(table, ("code",), 0.02).retained is None
 
 
+def test_what_did_not_change_is_no_change():
+    assert changes(_samples([0.0] * 3, [1.0] * 3), _samples([0.0] * 3, [1.0] * 3)).is_empty()
+
+
 def test_a_question_that_stands_twice_is_set_aside_twice():
     docs = ['{"id": "1", "question": "a"}', '{"id": "2", "question": "a"}', '{"id": "3", "question": "b"}']
     base = _samples([0.0] * 3, [1.0] * 3).with_columns(doc=pl.Series(docs))
