@@ -94,8 +94,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Of a file, or of a directory's config.json and safetensors: weights, and moments where they lie beside them."""
-    files = [path] if path.is_file() else sorted([*path.glob("*.safetensors"), *path.glob("config.json")])
+    """Of a file, or of the configuration, safetensors and distributed checkpoint in a directory."""
+    kinds = ("*.safetensors", "config.json", "*.distcp", ".metadata")
+    files = [path] if path.is_file() else sorted(file for kind in kinds for file in path.glob(kind))
     total = blake2b(digest_size=16)
     for file in files:
         total.update(file.name.encode())

@@ -47,13 +47,12 @@ def load_moments(path: Path, model: Any) -> tuple[dict[str, Tensor], float]:
     elif path.is_file() and path.suffix == ".pt":
         found = from_trainer(path, model)
     elif (path / ".metadata").exists():
-        raise MidtrainError(
-            f"{path}: PyTorch distributed checkpoints keep their index as a pickle, which is not opened; convert it with "
-            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save where you trust it, to an optimizer.pt"
-        )
+        from midtrain_dagster.train.distributed_state import distributed_moments
+
+        found = distributed_moments(path, model)
     else:
         raise MidtrainError(
-            f"{path}: no optimizer state (a model or checkpoint directory of ours, or a Trainer's optimizer.pt)"
+            f"{path}: no optimizer state (a model or checkpoint directory of ours, a distributed checkpoint, or an optimizer.pt)"
         )
     check_shapes(path, found[0], model)
     return found

@@ -58,6 +58,38 @@ def test_two_stages_with_moments_are_one_run(model_dir: Path, sequences: Sequenc
         assert torch.equal(written[name], tensor.detach()), name
 
 
+def test_moments_come_from_a_distributed_checkpoint(model_dir: Path, tmp_path: Path) -> None:
+    import pickle
+
+    import torch.distributed.checkpoint as dcp
+
+    from midtrain_dagster.train.models import load_model
+    from midtrain_dagster.train.optimizer_state import load_moments
+
+    model = load_model(model_dir)
+    saved = {
+        name: {"exp_avg": torch.rand_like(p), "exp_avg_sq": torch.rand_like(p), "step": torch.tensor(7.0)}
+        for name, p in model.named_parameters()
+    }
+    state = {"optim": {"state": saved, "param_groups": [{"lr": 0.1}]}, "model": dict(model.named_parameters())}
+    dcp.save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    tensors, steps = load_moments(tmp_path / "dcp", model)
+    assert steps == 7
+    assert len(tensors) == 2 * len(saved)
+    for name, moments in saved.items():
+        assert torch.equal(tensors[f"exp_avg.{name}"], moments["exp_avg"])
+        assert torch.equal(tensors[f"exp_avg_sq.{name}"], moments["exp_avg_sq"])
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "dcp" / ".metadata").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(MidtrainError, match="which no index of a checkpoint needs"):
+        load_moments(tmp_path / "dcp", model)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_adapters_moments_are_not_kept(model_dir: Path, sequences: Sequences, tmp_path: Path) -> None:
     with pytest.raises(MidtrainError, match="keep_optimizer"):
         run(plan_for(model_dir, sequences, tmp_path, keep_optimizer=True, adapter=Adapter("lora")), quiet)
