@@ -9,13 +9,13 @@ from midtrain_dagster.decontaminate import scores
 from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_rare_words, joined
 from midtrain_dagster.decontaminate.embedding import Encoder, Judge, cosines, nearest_questions, text_of
 from midtrain_dagster.decontaminate.evidence import measure, ngram_overlap, verbatim
-from midtrain_dagster.decontaminate.index import Index
+from midtrain_dagster.decontaminate.index import Index, build, new_questions
 from midtrain_dagster.decontaminate.resemblance import passages, resemblances
 from midtrain_dagster.decontaminate.whole import same_examples, short_lines
 from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
-from midtrain_dagster.recipes.decontamination import METHODS, Method
+from midtrain_dagster.recipes.decontamination import METHODS, Decontamination, Method
 
 SLICE_BYTES = 16 << 20
 LEAST_OVERLAP = 0.35  # of a unit's weight anywhere in a region, before the cascade aligns it
@@ -90,6 +90,25 @@ def match(
     return (
         pl.concat(found).sort("id", "question_id", "start", "question_part") if found else pl.DataFrame(schema=MATCHES_SCHEMA)
     )
+
+
+def match_new_questions(
+    documents: pl.DataFrame,
+    known: pl.Series,
+    questions: pl.DataFrame,
+    settings: Decontamination,
+    encoder: Encoder | None = None,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """Matches of documents with those of `questions` whose ids are not in `known`: what stored matches lack.
+
+    Appended to the stored matches, less those of questions that are gone, they are the matches with all questions. Word
+    weights and leads are those among the new questions, so a score may differ a little from one made with all at once.
+    """
+    fresh = new_questions(questions, known)
+    if fresh.is_empty() or documents.is_empty():
+        return pl.DataFrame(schema=MATCHES_SCHEMA)
+    return match(documents, build(fresh, settings), settings.method, encoder, progress=progress)
 
 
 def rescan(texts: pl.DataFrame, index: Index) -> pl.DataFrame:
@@ -186,7 +205,8 @@ def _wholes(texts: pl.Series, words: Words, index: Index, encoder: Encoder | Non
     whole = pl.concat(found, how="diagonal").sort("row", "unit", "score", descending=[False, False, True])
     whole = whole.unique(["row", "unit"], keep="first", maintain_order=True)
     keys = ("row", "unit", "first_word", "end_word")
-    regions = Regions(*(whole[k].to_numpy() for k in keys), np.zeros(len(whole), np.int64))
+    row, unit, first, end = (whole[k].to_numpy() for k in keys)
+    regions = Regions(row, unit, first, end, np.zeros(len(whole), np.int64))
     measured = measure(words, regions, index, keep_all=True).drop(keys)
     return pl.concat([whole, measured.drop([c for c in measured.columns if c in whole.columns])], how="horizontal")
 

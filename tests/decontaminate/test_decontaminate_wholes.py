@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from midtrain_dagster.cli import application
 from midtrain_dagster.decontaminate.decide import decide
 from midtrain_dagster.decontaminate.index import build
-from midtrain_dagster.decontaminate.match import match
+from midtrain_dagster.decontaminate.match import match, match_new_questions
 from midtrain_dagster.decontaminate.questions import of_rows
 from midtrain_dagster.decontaminate.resemblance import prose
 from midtrain_dagster.decontaminate.whole import examples
@@ -88,3 +88,11 @@ def test_command_writes_matches_and_decisions(tmp_path):
     decisions = pl.read_parquet(tmp_path / "out" / "decisions.parquet")
     assert decisions["contaminated"].to_list() == [True, False]
     assert pl.read_parquet(tmp_path / "out" / "matches.parquet")["question_id"].n_unique() == 1
+
+
+def test_later_questions_are_matched_alone():
+    docs = documents([{"id": f"d{i}", "text": ROWS[i]["question"]} for i in range(3)])
+    known = QUESTIONS["question_id"].head(2)
+    found = match_new_questions(docs, known, QUESTIONS, Decontamination())
+    assert found.filter(pl.col("score") >= 0.5)["id"].unique().to_list() == ["d2"]
+    assert match_new_questions(docs, QUESTIONS["question_id"], QUESTIONS, Decontamination()).is_empty()
