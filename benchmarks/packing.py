@@ -1,9 +1,11 @@
 """Speed of tokenizing, packing and reading back: `python benchmarks/packing.py DOCUMENTS TOKENIZER [SEQUENCE_LENGTH]`."""
 
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,37 +13,62 @@ import polars as pl
 from midtrain_dagster import files
 from midtrain_dagster.mix.components import available
 from midtrain_dagster.mix.mixture import mixture
-from midtrain_dagster.mix.pack import pack
+from midtrain_dagster.mix.pack import Packed, pack
 from midtrain_dagster.mix.tokens import TokenStore, load_tokenizer, tokenize
 from midtrain_dagster.recipes.mixture import Mixture, Packing
+from midtrain_dagster.sequences import Sequences
 
 
-def main(path: Path, tokenizer_path: Path, length: int) -> None:
-    frame = pl.concat([b.documents for b in files.read([path])]).with_columns(component=pl.col("source"))
-    size = frame["text"].str.len_bytes().sum() / 1e6
-    tokenizer = load_tokenizer(tokenizer_path)
+def bare(frame: pl.DataFrame, tokenizer: Any) -> float:
+    """Seconds that the tokenizer alone takes, in batches of 500 texts."""
     started = time.monotonic()
     for begin in range(0, len(frame), 500):
         tokenize(frame["text"][begin : begin + 500].to_list(), tokenizer)
-    bare = time.monotonic() - started
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
-        store = TokenStore(Path(folder) / "tokens", tokenizer)
-        store.add(frame)
-        stored = time.monotonic() - started
-        table = mixture(available(store.count(frame)), Mixture(method="natural"))
-        packed = pack(frame, table, store, Path(folder) / "out", Packing(sequence_length=length))
-        whole = time.monotonic() - started
-        started = time.monotonic()
-        read = sum(int(np.asarray(packed.sequences.tokens[i : i + 64]).nbytes) for i in range(0, packed.sequences.count, 64))
-        back = time.monotonic() - started
-    print(
-        f"{size:.1f} MB of text, {packed.tokens:,} tokens, padding {packed.padding:.4%}, cut documents {packed.cut_documents}"
-    )
-    print(
-        f"bare tokenizer {size / bare:.2f} MB/s; stored {size / stored:.2f}; stored and packed {size / whole:.2f} ({bare / whole:.0%})"
-    )
-    print(f"read back as views {read / 1e9 / max(back, 1e-9):.1f} GB/s")
+    return time.monotonic() - started
+
+
+def whole(frame: pl.DataFrame, tokenizer: Any, length: int, folder: Path) -> tuple[float, Packed]:
+    """Seconds from texts to packed sequences on disk."""
+    started = time.monotonic()
+    store = TokenStore(folder / "tokens", tokenizer)
+    store.add(frame)
+    table = mixture(available(store.count(frame)), Mixture(method="natural"))
+    packed = pack(frame, table, store, folder / "out", Packing(sequence_length=length))
+    return time.monotonic() - started, packed
+
+
+def reading(data: Sequences) -> tuple[float, float]:
+    """GB/s of tokens with every page touched (summed), and million tokens a second of whole batches for training."""
+    rows = np.arange(data.count)
+    started, size = time.monotonic(), 0
+    for k in range(0, data.count, 256):
+        block = data.tokens[k : k + 256]
+        size += block.nbytes
+        np.add.reduce(np.ascontiguousarray(block).view(np.uint64 if block.nbytes % 8 == 0 else block.dtype), axis=None)
+    touched = size / 1e9 / (time.monotonic() - started)
+    started = time.monotonic()
+    for k in range(0, min(data.count, 512), 8):
+        data.batch(rows[k : k + 8])
+    return touched, min(data.count, 512) * data.length / 1e6 / (time.monotonic() - started)
+
+
+def main(path: Path, tokenizer_path: Path, length: int) -> None:
+    """Both ways in turn, three times, after a warm-up; medians."""
+    frame = pl.concat([b.documents for b in files.read([path])]).with_columns(component=pl.col("source"))
+    size = frame["text"].str.len_bytes().sum() / 1e6
+    tokenizer = load_tokenizer(tokenizer_path)
+    alone, both = [], []
+    with tempfile.TemporaryDirectory() as name:
+        whole(frame.head(200), tokenizer, length, Path(name) / "warm")
+        for k in range(3):
+            alone.append(bare(frame, tokenizer))
+            seconds, packed = whole(frame, tokenizer, length, Path(name) / str(k))
+            both.append(seconds)
+        slow, quick = statistics.median(both), statistics.median(alone)
+        touched, batches = reading(packed.sequences)
+    print(f"{size:.1f} MB, {packed.tokens:,} tokens, padding {packed.padding:.4%}, cut documents {packed.cut_documents}")
+    print(f"bare tokenizer {size / quick:.2f} MB/s; tokenized, stored and packed {size / slow:.2f} MB/s ({quick / slow:.0%})")
+    print(f"read back with every page touched {touched:.1f} GB/s; as batches for training {batches:.0f} M tokens/s")
 
 
 if __name__ == "__main__":

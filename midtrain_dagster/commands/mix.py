@@ -21,7 +21,16 @@ def mix(
     mixture: Annotated[Path | None, typer.Option(help="YAML with the mixture's settings.")] = None,
     method: Annotated[str, typer.Option(help="best_fit or concatenate.")] = "best_fit",
     mask_prompts: Annotated[bool, typer.Option(help="Leave prompts out of the loss.")] = False,
-    seed: Annotated[int, typer.Option(help="Which documents are taken, and the order of the sequences.")] = 0,
+    max_padding: Annotated[
+        float, typer.Option(help="best_fit cuts documents only where padding would exceed this share.")
+    ] = 0.005,
+    parse_special_tokens: Annotated[
+        bool, typer.Option("--parse-special-tokens", help="Read <|im_start|> and the like as the token of that name.")
+    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Which documents are taken, and the order of the sequences; default: the settings', or 0."),
+    ] = None,
 ) -> None:
     """Divide a token budget among components, choose documents, and pack them into sequences."""
     from midtrain_dagster.commands import console
@@ -30,10 +39,18 @@ def mix(
 
     started = time.monotonic()
     settings = Mixture.read(mixture) if mixture else Mixture()
-    changed = {**settings.model_dump(), "seed": seed or settings.seed}
+    chosen = settings.seed if seed is None else seed
+    changed = {**settings.model_dump(), "seed": chosen}
     if budget_tokens is not None:
         changed["budget_tokens"] = budget_tokens
-    packing = {"sequence_length": sequence_length, "method": method, "mask_prompts": mask_prompts, "seed": seed}
+    packing = {
+        "sequence_length": sequence_length,
+        "method": method,
+        "mask_prompts": mask_prompts,
+        "max_padding": max_padding,
+        "parse_special_tokens": parse_special_tokens,
+        "seed": chosen,
+    }
     counts = mix_files(
         in_,
         tokenizer,

@@ -55,7 +55,7 @@ def fit_mixture(
     out: Annotated[Path, typer.Option(help="Directory for predictions.csv and mixture.json.")],
     target: Annotated[list[str] | None, typer.Option(help="Domain whose loss is predicted (repeatable); default: all.")] = None,
     predict: Annotated[Path | None, typer.Option(help="Table of shares to predict the losses of.")] = None,
-    model: Annotated[str, typer.Option(help="stack, quadratic_sqrt, exponential, linear or lightgbm.")] = "stack",
+    model: Annotated[str, typer.Option(help="stack, quadratic_sqrt, exponential, log_linear, linear or lightgbm.")] = "stack",
     key: Annotated[str, typer.Option(help="Column that joins shares to losses.")] = "index",
     share_prefix: Annotated[
         str | None, typer.Option(help="Prefix of share columns; default: what they have in common.")
