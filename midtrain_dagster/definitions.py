@@ -18,6 +18,8 @@ from resources.lake import Lake
 from resources.project_teacher import ProjectTeacher
 
 RUN_TAG = "midtrain/recipe"
+# Imported once by the server that every step is forked from; none of them starts threads.
+PRELOADED = ["dagster", "midtrain_dagster.definitions"]
 
 
 def resources(project: Project, root: Path) -> dict[str, object]:
@@ -82,7 +84,9 @@ def definitions(project: Project, root: Path, chosen: list[Recipe] | None = None
             )
         ],
         resources=resources(project, root),
-        executor=dg.multiprocess_executor.configured({"max_concurrent": 2, "start_method": {"forkserver": {}}}),
+        executor=dg.multiprocess_executor.configured(
+            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOADED}}}
+        ),
     )
 
 
