@@ -9,6 +9,8 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+from midtrain_dagster.errors import MidtrainError
+
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 KEYS = ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "iris", "jade", "kelp", "lotus")
 NAMES = ("VAR_A", "VAR_B", "VAR_C", "VAR_D", "VAR_E")
@@ -28,7 +30,7 @@ def ruler_rows(
 ) -> list[dict[str, Any]]:
     """`n` rows of each kind and length, in turn; `count` says how long a text is (a tokenizer's length, say).
 
-    A row is at most `length` long, and within one filler paragraph of it. Raises ValueError for a length without room for the task.
+    A row is at most `length` long, and within one filler paragraph of it. Raises MidtrainError for a length without room for the task.
     """
     rows = []
     for number in range(n):
@@ -94,7 +96,7 @@ def _common_words(rng: Random, length: int, count: Count) -> dict[str, Any]:
 def _fit(text: Callable[[int], str], length: int, count: Count, most: int = 1 << 20) -> str:
     """The longest text that fits: doubling, then halving the step."""
     if count(text(1)) > length:
-        raise ValueError(f"a probe of length {length} has no room for its question; {count(text(1))} is the least")
+        raise MidtrainError(f"a probe of length {length} has no room for its question; {count(text(1))} is the least")
     size = 1
     while size * 2 <= most and count(text(size * 2)) <= length:
         size *= 2

@@ -154,13 +154,13 @@ def test_episodes_and_probes_of_chosen_lengths_run_like_any_other(model: Path, t
     from midtrain_dagster.evaluate.simulated import tool_step_rows
 
     (tmp_path / "tool_steps_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tool_step_rows(0, 2)))
-    settings = SETTINGS.model_copy(update={"probe_lengths": (300, 400), "probes": 1, "max_gen_toks": 4})
+    settings = SETTINGS.model_copy(update={"probe_lengths": (700, 900), "probes": 1, "max_gen_toks": 4})
     done = evaluate(model, ["tool_steps", "ruler"], tmp_path, tmp_path / "out", settings=settings)
     assert done.results["results"]["tool_steps"]["pass_rate,none"] == 0.0
     assert done.samples.filter(benchmark="tool_steps")["metric"].unique().sort().to_list() == ["needed_calls", "pass_rate"]
     assert done.samples["gold_bits"].null_count() == 0
     assert "simulated APIs" in done.results["midtrain"]["benchmarks"]["tool_steps"]["notes"][0]
-    assert list(done.results["midtrain"]["benchmarks"]["ruler"]["by_length"]) == ["300", "400"]
+    assert list(done.results["midtrain"]["benchmarks"]["ruler"]["by_length"]) == ["700", "900"]
     assert done.not_run == {}
 
 

@@ -163,7 +163,7 @@ def test_probes_fit_their_length_and_hold_what_they_ask_for():
     assert sorted(common) == sorted(counted["outputs"])
     chain = next(row for row in rows if row["kind"] == "vt")["input"]
     assert chain.index("VAR VAR_B = VAR VAR_A") < chain.index("VAR VAR_E = VAR VAR_D")
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(MidtrainError, match="no room"):
         ruler_rows(0, 1, (10,))
 
 
