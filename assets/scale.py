@@ -350,7 +350,9 @@ def recommend(lake: Lake, recipe: Recipe, data: Artifact, table: pl.DataFrame, t
     baseline = mixtures.recipe_shares(there, recipe.mixture)
     most = max(settings.proxy.tokens)
     caps = mixtures.candidate_caps(there, recipe.mixture, mixtures.caps(there, most, settings.proxy.max_repetition))
-    proposed = propose(regression, baseline, weights=weights, caps=caps, kl=settings.kl, candidates=4000, seed=settings.seed)
+    proposed = propose(
+        regression, baseline, weights=weights.tolist(), caps=caps, kl=settings.kl, candidates=4000, seed=settings.seed
+    )
     fixed = mixtures.weighted(columns(table.filter(pl.col("role") == "repeat"))[1], weights)
     found: dict[str, Any] = {
         "proposed shares": proposed.shares,
