@@ -18,7 +18,7 @@ VALUE_SCHEMA = pl.Schema(
         "stderr": pl.Float64,  # null for a single question
     }
 )
-CURVE_SCHEMA = pl.Schema({"step": pl.Int64, **VALUE_SCHEMA})
+CURVE_SCHEMA = pl.Schema([("step", pl.Int64), *VALUE_SCHEMA.items()])
 AGREEMENT_SCHEMA = pl.Schema(
     {
         "benchmark": pl.String,
