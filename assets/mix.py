@@ -1,5 +1,6 @@
 """Mix: shares and token budgets of each recipe's components, and the packed sequences that training reads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,13 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
         settings = recipe.mixture
+        taken, inputs = planned(lake, recipe)
         mark = fingerprint(
-            code_version("mix", "sequences"), settings.model_dump(mode="json"), selection_digest(lake, recipe.name), base.digest
+            code_version("mix", "sequences"),
+            settings.model_dump(mode="json"),
+            selection_digest(lake, recipe.name),
+            base.digest,
+            taken,
         )
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
@@ -63,7 +69,7 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
             store = store_of(lake, base, recipe.packing)
             store.add(documents, progress(context, "tokenize", "tokens"))
             counted = assign(store.count(documents.drop("text")), settings).drop("metadata", "prompts", "offset")
-            table = mixture(available(counted, bool(settings.language_quotas)), settings)
+            table = mixture(available(counted, bool(settings.language_quotas)), settings, taken)
             counted.write_parquet(out / "documents.parquet")
             table.write_parquet(out / "mixture.parquet")
             return digest(table) + digest(counted), {
@@ -79,16 +85,25 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
             {
                 f"selected_documents/{recipe.name}": lake.tables.version(f"selected_documents/{recipe.name}"),
                 f"base_checkpoint/{recipe.name}": base.fingerprint,
+                **inputs,
             },
         )
-        from midtrain_dagster.mix import plots
-
-        shares = getattr(plots, "shares", None) or plots.mixture_shares
+        from midtrain_dagster.mix.plots import shares
 
         table = pl.read_parquet(artifact.path / "mixture.parquet")
         return of_artifact(context, artifact, made, {"mixture": plot(shares(table)), "table": markdown(table)})
 
     return asset
+
+
+def planned(lake: Lake, recipe: Recipe) -> tuple[dict[str, float] | None, dict[str, str | int]]:
+    """Shares of the scaling plan where the recipe takes them and the data supports them; and the plan as an input."""
+    if recipe.scaling is None or not recipe.scaling.use_plan:
+        return None, {}
+    name = f"scaling_plan/{recipe.name}"
+    plan = lake.artifacts.current(name)
+    said = json.loads((plan.path / "plan.json").read_text())
+    return said["shares"] if said["supported"] else None, {name: plan.fingerprint}
 
 
 def packed(recipe: Recipe) -> dg.AssetsDefinition:

@@ -97,7 +97,8 @@ def run(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable[[], 
 def run_soup(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """One run for each seed in OUT/seed-N, each resumable, and the mean of their weights in OUT/model.
 
-    The summary is the last run's, with the soup's digest, all steps' tokens, and each run's summary under `runs`. Validation
+    OUT/steps.jsonl holds the records of all runs, one run after another, each with its `seed`. The summary is the last run's,
+    with the soup's digest, all steps' tokens, and each run's summary under `runs`. Validation
     losses are those of the runs, not of the soup: evaluation measures that.
     """
     from midtrain_dagster.train.soup import soup
@@ -108,6 +109,10 @@ def run_soup(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable
     each = [replace(plan, soup_seeds=(), order_seed=seed, out=str(out / f"seed-{seed}")) for seed in plan.soup_seeds]
     runs = [run(one, emit, orphaned) for one in each]
     digest = soup([Path(one["model"]) for one in runs], out / "model")
+    with (out / "steps.jsonl").open("w") as steps:
+        for seed in plan.soup_seeds:
+            for line in (out / f"seed-{seed}" / "steps.jsonl").read_text().splitlines():
+                steps.write(json.dumps({**json.loads(line), "seed": seed}) + "\n")
     totals = {name: sum(one[name] for one in runs) for name in ("steps", "tokens", "seconds")}
     mark = blake2b("".join(one["fingerprint"] for one in runs).encode(), digest_size=16).hexdigest()
     summary = {**runs[-1], **totals, "weights_digest": digest, "model": str(out / "model"), "fingerprint": mark, "runs": runs}
