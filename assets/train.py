@@ -12,13 +12,14 @@ from assets.outcome import AUTOMATION, OWNERS, of_artifact, plot
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.code import code_version
 from midtrain_dagster.project.project import Project
-from midtrain_dagster.recipes.recipe import Recipe
+from midtrain_dagster.recipes.recipe import LocalBase, Recipe
 from midtrain_dagster.refresh import fingerprint
 from midtrain_dagster.train.base import describe, import_base
 from midtrain_dagster.train.plan import TrainingPlan
 from midtrain_dagster.train.rope import extend_context
 from resources.gpu import POOL, Gpu
 from resources.lake import Lake
+from resources.packaged import packaged_model
 
 GROUP = "train"
 IMPORT_CODE = code_version("train.base", "train.tokenizer", "train.rope")
@@ -53,7 +54,9 @@ def base_checkpoint(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             first = lake.tables.scan("clean_documents").sort("id").select("text").head(2000) if scratch else None
             texts = first.collect()["text"] if first is not None else ()
             into = out / ("original" if extension else "model")
-            about = import_base(recipe.base, into, root=lake.root, texts=texts, seed=recipe.seed)
+            # The packaged model is dequantised once for the whole project: a local teacher uses the same directory.
+            base = LocalBase(kind="local", path=packaged_model(lake)) if recipe.base.kind == "packaged" else recipe.base
+            about = import_base(base, into, root=lake.root, texts=texts, seed=recipe.seed)
             if extension:
                 chosen = extension.model_dump(exclude={"method", "factor"}, exclude_none=True)
                 about |= extend_context(into, extension.method, extension.factor, out / "model", **chosen)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 POLL_SECONDS = 0.5
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the event log keeps everything
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +36,6 @@ def run(
     from midtrain_dagster.definitions import definitions, job_name
 
     with _instance(root) as instance:
-        _quiet(instance, full_log)
         loaded = definitions(project, root, [chosen])
         job = loaded.resolve_job_def(job_name(chosen.name))
         run_id = str(uuid4())
@@ -43,7 +43,11 @@ def run(
         started = time.monotonic()
         with shown:
             outcome = job.execute_in_process(
-                instance=instance, run_id=run_id, raise_on_error=False, tags={"midtrain/recipe": chosen.name}
+                run_config={} if full_log else QUIET,
+                instance=instance,
+                run_id=run_id,
+                raise_on_error=False,
+                tags={"midtrain/recipe": chosen.name},
             )
         shown.summary(time.monotonic() - started)
         console.result(
@@ -125,14 +129,6 @@ def _instance(root: Path) -> "dg.DagsterInstance":
         )
     os.chdir(root)
     return dg.DagsterInstance.from_config(str(root))
-
-
-def _quiet(instance: "dg.DagsterInstance", full_log: bool) -> None:
-    """Dagster's console log is for those who ask for it; the event log keeps everything."""
-    if not full_log:
-        import logging
-
-        logging.getLogger("dagster").setLevel(logging.CRITICAL)
 
 
 class Shown:
