@@ -16,10 +16,10 @@ from midtrain_dagster.tables import Tables
 OWNERS = ["team:midtrain"]
 SAMPLE_CHARACTERS = 300
 # A materialization downstream of a refresh: when what it reads has other content, or when its own code has changed.
-AUTOMATION = (
-    dg.AutomationCondition.eager().replace("newly_updated", dg.AutomationCondition.data_version_changed())
-    | dg.AutomationCondition.code_version_changed().since_last_handled()
-) & ~dg.AutomationCondition.in_progress()
+AC: Any = dg.AutomationCondition
+AUTOMATION: dg.AutomationCondition = (
+    AC.eager().replace("newly_updated", AC.data_version_changed()) | AC.code_version_changed().since_last_handled()
+) & ~AC.in_progress()
 
 
 def progress(context: dg.AssetExecutionContext, label: str, unit: str, total: float | None = None) -> Progress:

@@ -6,24 +6,23 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-SCHEMA = pl.Schema(
-    {
-        "id": pl.String,  # hash of where it came from; the same for life
-        "text": pl.String,
-        "text_hash": pl.String,  # which text an attribute was measured on
-        "source": pl.String,  # name in the project file
-        "domain": pl.String,  # web, code, math, prose, …
-        "format": pl.String,  # text, qa, instruction, conversation, code, trajectory, …
-        "language": pl.String,  # ISO 639-1 where known
-        "url": pl.String,
-        "license": pl.String,  # SPDX identifier where known
-        "created": pl.Datetime("us", "UTC"),  # as the source says
-        "collected": pl.Datetime("us", "UTC"),
-        "parent_ids": pl.List(pl.String),  # what a synthetic document was made from; empty for a collected one
-        "generator": pl.String,  # JSON: model, prompt, parameters; null for a collected one
-        "metadata": pl.String,  # JSON: whatever else the source says
-    }
-)
+COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "id": pl.String,  # hash of where it came from; the same for life
+    "text": pl.String,
+    "text_hash": pl.String,  # which text an attribute was measured on
+    "source": pl.String,  # name in the project file
+    "domain": pl.String,  # web, code, math, prose, …
+    "format": pl.String,  # text, qa, instruction, conversation, code, trajectory, …
+    "language": pl.String,  # ISO 639-1 where known
+    "url": pl.String,
+    "license": pl.String,  # SPDX identifier where known
+    "created": pl.Datetime("us", "UTC"),  # as the source says
+    "collected": pl.Datetime("us", "UTC"),
+    "parent_ids": pl.List(pl.String),  # what a synthetic document was made from; empty for a collected one
+    "generator": pl.String,  # JSON: model, prompt, parameters; null for a collected one
+    "metadata": pl.String,  # JSON: whatever else the source says
+}
+SCHEMA = pl.Schema(COLUMNS)
 
 REJECTED_SCHEMA = pl.Schema(
     {

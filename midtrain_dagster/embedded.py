@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -38,7 +39,7 @@ def write_leaks(questions: pl.DataFrame, out: Path, number: int) -> int:
     return len(chosen)
 
 
-def draw(questions: pl.DataFrame, number: int) -> list[dict[str, object]]:
+def draw(questions: pl.DataFrame, number: int) -> list[dict[str, Any]]:
     """Questions by hash of their id, the benchmarks in turn."""
     ordered = sorted(questions.to_dicts(), key=lambda q: blake2b(q["question_id"].encode(), digest_size=8).digest())
     turn: dict[str, int] = {}

@@ -20,34 +20,41 @@ class Node(NamedTuple):
     inputs: tuple["Node", ...]
 
 
-def tree(tables: Tables, artifacts: Artifacts, name: str, fingerprint: str | None = None) -> Node:
+Known = dict[tuple[str, int], list["Node"]]
+
+
+def tree(tables: Tables, artifacts: Artifacts, name: str, fingerprint: str | None = None, known: Known | None = None) -> Node:
     """The lineage of an artifact (`midtrained_checkpoint/demo`), the newest one unless a fingerprint names another.
 
-    Raises MidtrainError where it has not been made.
+    `known` holds tables looked up already: one table at one version is the input of many. Raises MidtrainError where the
+    artifact has not been made.
     """
+    known = {} if known is None else known
     found = artifacts.current(name) if fingerprint is None else artifacts.get(name, fingerprint)
     if found is None:
         return Node(name, None, str(fingerprint), "", {"missing": "it is no longer kept"}, ())
     inputs = []
     for read, version in sorted(found.inputs.items()):
         if isinstance(version, int):
-            inputs += table_nodes(tables, read, version)
+            inputs += table_nodes(tables, read, version, known)
         else:
-            inputs.append(tree(tables, artifacts, read, version))
+            inputs.append(tree(tables, artifacts, read, version, known))
     return Node(name, None, found.fingerprint, found.digest, found.about, tuple(inputs))
 
 
-def table_nodes(tables: Tables, name: str, version: int) -> list[Node]:
+def table_nodes(tables: Tables, name: str, version: int, known: Known) -> list[Node]:
     """A node for each asset that has rows in a table at a version."""
-    return [_table_node(tables, name, version, record) for record in tables.records(name, version)]
+    if (name, version) not in known:
+        known[name, version] = [_table_node(tables, name, version, record, known) for record in tables.records(name, version)]
+    return known[name, version]
 
 
-def _table_node(tables: Tables, name: str, version: int, record: Record) -> Node:
+def _table_node(tables: Tables, name: str, version: int, record: Record, known: Known) -> Node:
     source = source_of(record.asset, name)
     inputs = [
         node
         for read, at in sorted(record.reads.items())
-        for node in table_nodes(tables, read, at)
+        for node in table_nodes(tables, read, at, known)
         if source is None or source_of(node.name, read) in (None, source)
     ]
     about = {"rows": record.rows, **record.about}
@@ -82,9 +89,13 @@ def values(node: Node) -> dict[str, Any]:
     return {**node._asdict(), "inputs": [values(child) for child in node.inputs]}
 
 
-def verify(node: Node, tables: Tables, artifacts: Artifacts) -> list[str]:
-    """Recompute every digest of the tree from what is stored now; returns what differs, one line each."""
-    wrong = [problem for child in node.inputs for problem in verify(child, tables, artifacts)]
+def verify(node: Node, tables: Tables, artifacts: Artifacts, done: set[tuple[str, str]] | None = None) -> list[str]:
+    """Recompute every digest of the tree from what is stored now, each once; returns what differs, one line each."""
+    done = set() if done is None else done
+    if (node.name, node.version) in done:
+        return []
+    done.add((node.name, node.version))
+    wrong = [problem for child in node.inputs for problem in verify(child, tables, artifacts, done)]
     if "missing" in node.about:
         return [*wrong, f"{node.name}@{node.version}: {node.about['missing']}"]
     if node.table is not None:

@@ -39,7 +39,7 @@ def run(
         loaded = definitions(project, root, [chosen])
         job = loaded.resolve_job_def(job_name(chosen.name))
         run_id = str(uuid4())
-        shown = Shown(instance, run_id, len(job.asset_layer.executable_asset_keys))
+        shown = Shown(instance, run_id, len(list(job.asset_layer.executable_asset_keys)))
         started = time.monotonic()
         with shown:
             outcome = job.execute_in_process(

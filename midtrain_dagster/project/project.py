@@ -41,7 +41,9 @@ class EmbedderSettings(Settings):
 
     model: str = Field("packaged", description="packaged (all-MiniLM-L6-v2), fake, a directory, or a hub name")
     batch_size: int = Field(64, ge=1)
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the processor multiplies it natively")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the processor multiplies it natively"
+    )
 
 
 class Compute(Settings):
