@@ -47,7 +47,7 @@ def graph(
     """All assets and checks of a project with some recipes; `root` is the project file's directory."""
     method = recipes[0].decontamination.method if recipes else Decontamination().method
     written = embedded.written(project.embedded, root)
-    read_by = {(root / b.path).resolve() for b in project.benchmarks if b.path}
+    read_by = {embedded.place_of(root, b.path) for b in project.benchmarks if b.path}
     rows = sorted({key for path, key in written.items() if any(path == p or path in p.parents for p in read_by)})
     built = [
         *embedded.assets(project.embedded),

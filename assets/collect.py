@@ -1,5 +1,6 @@
 """Collect: one asset a source. What the outside world holds becomes documents with an id for life."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,12 +59,12 @@ def rejected(lake: Lake, source: str) -> pl.DataFrame:
 
 
 def assets(project: Project, written: dict[Path, dg.AssetKey], root: Path) -> list[dg.AssetsDefinition]:
-    """One asset for each source of the project."""
+    """One asset for each source of the project; a source that reads what this project writes depends on that."""
     return [
         raw_documents(
             source,
             project.compute.workers,
-            [key for path, key in written.items() if path == (root / source.location).resolve()],
+            [key for path, key in written.items() if path == Path(os.path.abspath(root / source.location))],
         )
         for source in project.sources
     ]

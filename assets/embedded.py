@@ -3,6 +3,7 @@
 These assets exist only where the project file has an `embedded:` section. A project with sources of its own has none of them.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -132,4 +133,9 @@ def written(settings: Embedded | None, root: Path) -> dict[Path, dg.AssetKey]:
     if settings is None:
         return {}
     places = {settings.website: SITE, settings.benchmarks: BENCHMARKS, settings.leaks: LEAKS}
-    return {root.resolve() / place: key for place, key in places.items()}
+    return {place_of(root, place): key for place, key in places.items()}
+
+
+def place_of(root: Path, location: str | Path) -> Path:
+    """A location as an absolute path, links not followed: what is published here is a link to an artifact."""
+    return Path(os.path.abspath(root / location))

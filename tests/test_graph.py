@@ -106,6 +106,21 @@ def test_the_default_project_and_every_recipe_load() -> None:
     assert {recipes.load(name).name for name in ("smoke", "demo")} == {"smoke", "demo"}
 
 
+@pytest.mark.parametrize("already", [False, True])
+def test_sources_depend_on_what_this_project_writes_for_them(tmp_path: Path, already: bool) -> None:
+    """Before the first run, and after it, when the files are links to artifacts."""
+    project = projects.load(ROOT / "midtrain.yaml")
+    if already:
+        (tmp_path / "elsewhere").write_text("")
+        (tmp_path / ".midtrain" / "embedded").mkdir(parents=True)
+        for name in ("website.warc.gz", "leaks.jsonl", "benchmarks"):
+            (tmp_path / ".midtrain" / "embedded" / name).symlink_to(tmp_path / "elsewhere")
+    graph = composed.definitions(project, tmp_path).resolve_asset_graph()
+    assert graph.get(dg.AssetKey(["raw_documents", "web"])).parent_keys == {dg.AssetKey(["embedded", "website"])}
+    assert graph.get(dg.AssetKey(["raw_documents", "forum"])).parent_keys == {dg.AssetKey(["embedded", "leaks"])}
+    assert graph.get(dg.AssetKey("benchmark_questions")).parent_keys == {dg.AssetKey(["embedded", "benchmarks"])}
+
+
 def test_an_unknown_key_in_a_recipe_is_named(tmp_path: Path) -> None:
     text = (recipes.folder() / "smoke.yaml").read_text() + "\nlearning_speed: 3\n"
     (tmp_path / "mine.yaml").write_text(text)

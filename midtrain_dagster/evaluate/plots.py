@@ -11,12 +11,11 @@ COLOURS = {"base": "#7a869a", "mid": "#1f77b4"}
 
 
 def score_plot(comparison: pl.DataFrame) -> bytes:
-    """Scores before and after with two standard errors, left, and bits per byte of gold answers, right."""
+    """Scores before and after with two standard errors, and bits per byte of gold answers; a panel each, where there are any."""
     scores = comparison.filter(pl.col("metric") != GOLD_BITS)
     bits = comparison.filter(pl.col("metric") == GOLD_BITS)
-    return _two_panels(
-        [("score (higher is better)", scores), ("bits per byte of gold answers (lower is better)", bits)], "benchmark"
-    )
+    panels = [("score (higher is better)", scores), ("bits per byte of gold answers (lower is better)", bits)]
+    return _panels([(title, frame) for title, frame in panels if frame.height], "benchmark")
 
 
 def bits_plot(base: pl.DataFrame, mid: pl.DataFrame) -> bytes:
@@ -37,12 +36,13 @@ def bits_plot(base: pl.DataFrame, mid: pl.DataFrame) -> bytes:
     return _png(figure)
 
 
-def _two_panels(panels: list[tuple[str, pl.DataFrame]], label: str) -> bytes:
+def _panels(panels: list[tuple[str, pl.DataFrame]], label: str) -> bytes:
     from matplotlib.figure import Figure
 
     rows = max((frame.height for _, frame in panels), default=1)
-    figure = Figure(figsize=(12, 1.2 + 0.5 * max(rows, 1)), layout="constrained")
-    for axes, (title, frame) in zip(figure.subplots(1, 2), panels, strict=True):
+    width = max(len(panels), 1)
+    figure = Figure(figsize=(2 + 5 * width, 1.2 + 0.5 * max(rows, 1)), layout="constrained")
+    for axes, (title, frame) in zip(figure.subplots(1, width, squeeze=False)[0], panels, strict=False):
         names = frame[label].to_list()
         for shift, side in ((0.15, "base"), (-0.15, "mid")):
             errors = (2 * frame[f"{side}_stderr"].fill_null(0.0)).to_numpy()
@@ -50,8 +50,7 @@ def _two_panels(panels: list[tuple[str, pl.DataFrame]], label: str) -> bytes:
             axes.errorbar(frame[side].to_numpy(), places, xerr=errors, fmt="o", color=COLOURS[side], label=side, capsize=3)
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel(title)
-        if names:
-            axes.legend()
+        axes.legend()
     return _png(figure)
 
 
