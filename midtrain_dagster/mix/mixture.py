@@ -45,8 +45,9 @@ def mixture(available: pl.DataFrame, settings: Mixture, shares: Mapping[str, flo
     budget = settings.budget_tokens or _unrepeated(overall, tokens)
     _check(components, overall, tokens, repeat, general, budget, settings)
     rows = []
-    for number, (name, fraction, share) in enumerate(stages):
-        amounts = _whole(share * (budget * fraction))
+    ends = np.rint(np.cumsum([0.0, *(fraction for _, fraction, _ in stages)]) * budget).astype(int)
+    for number, (name, _, share) in enumerate(stages):
+        amounts = _whole(share * float(ends[number + 1] - ends[number]))
         for i, component in enumerate(components):
             rows.append(
                 {
