@@ -12,7 +12,10 @@ METHODS: tuple[Method, ...] = ("ngram", "phi4", "idf", "hybrid", "embedding", "c
 
 
 class Thresholds(Settings):
-    """A document is contaminated when a match scores at least this. Defaults: see `benchmarks/decontamination.py`."""
+    """A document is contaminated when a match scores at least this. Published rules where there are any, else set by hand;
+
+    `docs/decontamination.md` shows what each gives on planted questions.
+    """
 
     ngram: float = Field(default=1.0, ge=0, le=1, description="share of the required shared run; 1 is the published rule")
     phi4: float = Field(default=0.5, ge=0, le=1, description="7-gram ratio; any 13-gram that is not allowed scores 1")
