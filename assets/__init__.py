@@ -11,7 +11,8 @@
     scale           proxy_runs, scaling_law, scaling_plan/<recipe>
     mix             mixture, packed_sequences/<recipe>   shares and budgets; sequences with the document behind every span
     train           base_checkpoint, midtrained_checkpoint/<recipe>
-    evaluate        base_evaluation, midtrained_evaluation, evaluation_report/<recipe>
+    evaluate        base_evaluation, midtrained_evaluation/<recipe>
+    report          evaluation_report/<recipe>          what was gained, lost and forgotten, in one HTML file
     audit           lineage_report/<recipe>
 
 Up to selection a stage measures and writes attributes; nothing is dropped. Selection decides, by query, from that evidence.
@@ -31,6 +32,7 @@ from assets import (
     evaluate,
     mix,
     rate,
+    report,
     scale,
     select,
     synthesize,
@@ -62,6 +64,7 @@ def graph(
         *mix.assets(recipes),
         *train.assets(project, recipes),
         *evaluate.assets(project, recipes, rows),
+        *report.assets(project, recipes),
         *audit.assets(recipes),
     ]
     checks = [
@@ -69,6 +72,6 @@ def graph(
         *rate.checks(project),
         *mix.checks(recipes),
         *train.checks(recipes),
-        *evaluate.checks(recipes),
+        *report.checks(recipes),
     ]
     return built, checks

@@ -22,6 +22,7 @@ from resources.lake import Lake
 GROUP = "embedded"
 SITE = dg.AssetKey(["embedded", "website"])
 BENCHMARKS = dg.AssetKey(["embedded", "benchmarks"])
+ROWS_CODE = code_version("evaluate.embedded", "evaluate.simulated")
 LEAKS = dg.AssetKey(["embedded", "leaks"])
 
 
@@ -77,11 +78,11 @@ def benchmarks(settings: Embedded) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"json"},
         owners=OWNERS,
-        code_version=code_version("evaluate"),
+        code_version=ROWS_CODE,
         description="Benchmark rows without a hub: HumanEval from its package, seeded tasks from reasoning-gym.",
     )
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
-        mark = fingerprint(code_version("evaluate"), settings.seed, settings.questions)
+        mark = fingerprint(ROWS_CODE, settings.seed, settings.questions)
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
             from midtrain_dagster.evaluate.embedded import write_embedded

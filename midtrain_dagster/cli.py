@@ -56,3 +56,7 @@ def main() -> None:
             raise
         print(f"midtrain: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

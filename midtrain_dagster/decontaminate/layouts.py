@@ -29,6 +29,14 @@ class Question(NamedTuple):
     passage: str | None
 
 
+def rows_of(row: Any) -> list[Any]:
+    """The rows in a row: QuALITY, as released, has an article and several questions on it."""
+    if not isinstance(row, dict) or not isinstance(row.get("questions"), list):
+        return [row]
+    shared = {name: value for name, value in row.items() if name != "questions"}
+    return [{**shared, **question} for question in row["questions"] if isinstance(question, dict)] or [row]
+
+
 def question_of(row: Any, mapping: Mapping[str, str] | None, where: str) -> Question | None:
     """The question in a row, or None for a row that is empty.
 
@@ -40,7 +48,7 @@ def question_of(row: Any, mapping: Mapping[str, str] | None, where: str) -> Ques
         return _columns(row, where)
     if not isinstance(row, dict):
         raise MidtrainError(f"{where}: expected a record of fields, found a {type(row).__name__}")
-    special = _sql_table(row) or _minimal_pair(row) or _hellaswag(row) or _mbpp(row)
+    special = _sql_table(row) or _minimal_pair(row) or _hellaswag(row) or _mbpp(row) or _code_reasoning(row) or _cloze(row)
     return special or _named(row, where)
 
 
@@ -84,6 +92,12 @@ def _columns(row: list[str], where: str) -> Question:
 def _named(row: Mapping[str, Any], where: str) -> Question:
     if isinstance(row.get("question"), dict):  # ARC as first published: {"stem": …, "choices": [{"text", "label"}]}
         inner = row["question"]
+        if "text" in inner:  # NarrativeQA as on the hub: {"text", "tokens"}, and answers likewise
+            answers = [a.get("text") if isinstance(a, dict) else a for a in row.get("answers") or []]
+            document = row.get("document") or {}
+            summary = document.get("summary") if isinstance(document, dict) else None
+            passage = _text(summary.get("text")) if isinstance(summary, dict) else None
+            return Question(_text(inner["text"]), _answer(answers, []), [], passage or None)
         choices, labels = _choices(inner.get("choices")), _labels(inner.get("choices"))
         return Question(_text(inner.get("stem")), _answer(row.get("answerKey"), choices, labels), choices, None)
     question = next((f for f in QUESTION_FIELDS if isinstance(row.get(f), str) and row[f] is not None), None)
@@ -190,3 +204,18 @@ def _mbpp(row: Mapping[str, Any]) -> Question | None:
         return None
     task = _text(row.get("text") or row.get("prompt"))
     return Question("\n".join([task, *map(_text, row["test_list"])]), _text(row.get("code")) or None, [], None)
+
+
+def _code_reasoning(row: Mapping[str, Any]) -> Question | None:
+    """CRUXEval: a function, an input and its output. The function is what could leak; the literals say little."""
+    if not {"code", "input", "output"} <= set(row):
+        return None
+    return Question(f"{row['code']}\nf({row['input']})", _text(row["output"]), [], None)
+
+
+def _cloze(row: Mapping[str, Any]) -> Question | None:
+    """A context whose end is chosen, or continued."""
+    if not isinstance(row.get("context"), str) or any(isinstance(row.get(name), str | dict) for name in QUESTION_FIELDS):
+        return None
+    choices = _choices(row.get("choices"))
+    return Question(row["context"], _answer(row.get("answer"), choices), choices, None)

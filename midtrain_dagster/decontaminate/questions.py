@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from midtrain_dagster.decontaminate.layouts import Question, question_of
+from midtrain_dagster.decontaminate.layouts import Question, question_of, rows_of
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.files import open_binary
@@ -47,7 +47,8 @@ def of_rows(benchmark: str, rows: Iterable[Any], mapping: Mapping[str, str] | No
 
 def _frame(name: str, where: str, rows: Iterable[tuple[int, Any]], mapping: Mapping[str, str] | None) -> pl.DataFrame:
     """The rows that hold a question, `where` they stand named in errors."""
-    asked = [(number, question_of(row, mapping, where=f"{where}, row {number}")) for number, row in rows]
+    every = ((number, part) for number, row in rows for part in rows_of(row))
+    asked = [(number, question_of(row, mapping, where=f"{where}, row {number}")) for number, row in every]
     records = [_record(name, number, q) for number, q in asked if q is not None and q.question.strip()]
     return pl.DataFrame(records, schema=QUESTIONS_SCHEMA)
 

@@ -8,12 +8,12 @@ from midtrain_dagster.evaluate.responses import Responses
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.evaluation import Evaluation
 
-SERVER = "openai:"  # openai:http://host:8000/v1#name, as vLLM, SGLang and llama.cpp serve it
+SERVER = "openai:"  # openai:http://host:8000/v1#name, as vLLM, SGLang and llama.cpp serve it; also without this word
 
 
 def backend(model: Path | str, settings: Evaluation, responses: Responses, progress: Progress | None) -> Any:
     """A model for lm-evaluation-harness; `scores` says whether it gives log-likelihoods, `packs` whether prefixes are shared."""
-    if str(model).startswith(SERVER):
+    if served(model):
         from midtrain_dagster.evaluate.server import ServedModel
 
         url, name = address(str(model))
@@ -31,6 +31,11 @@ def backend(model: Path | str, settings: Evaluation, responses: Responses, progr
     )
 
 
+def served(model: Path | str) -> bool:
+    """Whether a server answers for this model."""
+    return str(model).startswith((SERVER, "http://", "https://"))
+
+
 def address(model: str) -> tuple[str, str]:
     """(URL, the model's name there) of `openai:URL#name`. Raises MidtrainError where a part is missing."""
     url, _, name = model.removeprefix(SERVER).partition("#")
@@ -45,7 +50,7 @@ def tokenizer_of(model: Path | str) -> Any:
     """The tokenizer of a model in a directory or on the hub. Raises MidtrainError where there is none, as for a served model."""
     from transformers import AutoTokenizer
 
-    if str(model).startswith(SERVER):
+    if served(model):
         raise MidtrainError(f"{model}: a server does not say how it tokenizes; give the probes as rows of `ruler` instead")
     try:
         return AutoTokenizer.from_pretrained(str(model))

@@ -155,7 +155,8 @@ CATALOG: dict[str, Benchmark] = {
     "bbh": Benchmark("general", "bbh/cot_fewshot", _each("bbh_cot_fewshot", BBH), _each("bbh", BBH), "exact_match", "get-answer", 3, "the answer is {{target}}.", "file", about="2210.09261"),
     # mathematics
     "gsm8k": Benchmark("math", "gsm8k", ("gsm8k",), ("gsm8k",), "exact_match", "strict-match", 5, about="2110.14168"),
-    "math": Benchmark("math", "hendrycks_math", _each("hendrycks_math", MATH), ("math", "hendrycks_math"), "exact_match", num_fewshot=None, gold="{{solution}}", divide="type", about="2103.03874"),
+    "math": Benchmark("math", "hendrycks_math", _each("hendrycks_math", MATH), ("math", "hendrycks_math"), "exact_match", num_fewshot=None, gold="{{solution}}", divide="type", about="2103.03874", notes="the harness's hendrycks_math prompt without shots; Minerva's four shots are in minerva_math"),
+    "minerva_math": Benchmark("math", "minerva_math", _each("minerva_math", MATH), ("math", "hendrycks_math"), "exact_match", num_fewshot=4, gold="{{solution}}", divide="type", about="2206.14858"),
     # code
     "humaneval": Benchmark("code", "humaneval", ("humaneval",), ("humaneval", "human_eval"), "pass@1", "create_test", 0, "{{canonical_solution}}", about="2107.03374"),
     "mbpp": Benchmark("code", "mbpp", ("mbpp",), ("mbpp",), "pass_at_1", "none", 3, "{{code}}", about="2108.07732"),

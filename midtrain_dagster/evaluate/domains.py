@@ -1,12 +1,11 @@
 """Base against mid-trained by domain: each benchmark counts alike, however many questions it has; and whether what was known is still there."""
 
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import GOLD_BITS, LOWER_IS_BETTER, SIDES, decide, leaked, paired
+from midtrain_dagster.evaluate.compare import GOLD_BITS, LOWER_IS_BETTER, SIDES, decide, leaked, paired, resampled_p
 
 OVERALL = "overall"
 SCORE = "score"  # the primary metrics of a domain's benchmarks, whatever they are called
@@ -75,35 +74,46 @@ def _macro(pairs: pl.DataFrame, confidence: float, resamples: int, seed: int) ->
     left, right = np.mean(drawn, axis=0)
     difference = right - left
     low, high = np.quantile(difference, [(1 - confidence) / 2, (1 + confidence) / 2])
-    beyond = min((difference <= 0).sum(), (difference >= 0).sum())
     same = bool((pairs["value"] == pairs["mid_value"]).all())
-    p_value = 1.0 if same else min(1.0, 2 * (beyond + 1) / (resamples + 1))
+    spread = float(difference.std(ddof=1))
+    p_value = 1.0 if same else resampled_p(difference, (mid - base) / spread if spread > 0 else None)
     values = (base, left.std(ddof=1), mid, right.std(ddof=1), mid - base, low, high, p_value)
     return {"questions": pairs.height, **{name: float(value) for name, value in zip(names, values, strict=True)}}
 
 
-class Retention(NamedTuple):
-    """What became of the general domains."""
+RETENTION_SCHEMA = pl.Schema(
+    {
+        "domain": pl.String,
+        "metric": pl.String,
+        "base": pl.Float64,
+        "mid": pl.Float64,
+        "fall": pl.Float64,  # of a score, absolute; of bits per byte the rise, relative to the base
+        "worst": pl.Float64,  # the fall at the far end of the interval
+        "tolerance": pl.Float64,
+        "verdict": pl.String,  # retained, lost, cannot tell
+    }
+)
 
-    retained: bool | None  # None: no general domain was measured, so nobody knows
-    verdict: str  # retained, lost, cannot tell
-    falls: dict[str, float]  # domain and metric → fall: absolute for scores, relative for bits
 
-
-def retention(table: pl.DataFrame, general: Collection[str], tolerance: float) -> Retention:
-    """Whether the domains in `general` (rows of `compare_domains`) fell by no more than `tolerance`.
-
-    *lost*: a fall beyond it; *retained*: none, and no interval reaches beyond it; *cannot tell*: none seen, but the questions are too few to exclude one.
-    """
-    falls, worst = {}, {}
+def retention(table: pl.DataFrame, general: Collection[str], tolerance: float) -> pl.DataFrame:
+    """A row for each measure of the domains in `general` (rows of `compare_domains`), as RETENTION_SCHEMA; none where none was measured."""
+    rows = []
     for row in table.filter(pl.col("domain").is_in(sorted(general))).iter_rows(named=True):
-        name = f"{row['domain']} {row['metric']}"
         if row["metric"] in LOWER_IS_BETTER:
-            falls[name], worst[name] = row["difference"] / row["base"], row["high"] / row["base"]
+            fall, worst = row["difference"] / row["base"], row["high"] / row["base"]
         else:
-            falls[name], worst[name] = -row["difference"], -row["low"]
-    if not falls:
-        return Retention(None, "cannot tell", {})
-    if max(falls.values()) > tolerance:
-        return Retention(False, "lost", falls)
-    return Retention(True, "retained" if max(worst.values()) <= tolerance else "cannot tell", falls)
+            fall, worst = -row["difference"], -row["low"]
+        rows.append(judged(row["domain"], row["metric"], row, fall, worst, tolerance))
+    return pl.DataFrame(rows, schema=RETENTION_SCHEMA, orient="row")
+
+
+def judged(
+    domain: str, metric: str, sides: Mapping[str, float], fall: float, worst: float, tolerance: float
+) -> tuple[str, str, float, float, float, float, float, str]:
+    """A row of RETENTION_SCHEMA.
+
+    *lost*: a fall beyond the tolerance; *retained*: none, and the interval does not reach beyond it; *cannot tell*: none seen, but
+    the questions are too few to exclude one.
+    """
+    verdict = "lost" if fall > tolerance else "retained" if worst <= tolerance else "cannot tell"
+    return domain, metric, sides["base"], sides["mid"], fall, worst, tolerance, verdict

@@ -5,6 +5,7 @@ OUT/not_run.json says what did not run and why. A second call with the same mode
 """
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ import polars as pl
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.evaluate import probes
 from midtrain_dagster.evaluate import samples as kept
-from midtrain_dagster.evaluate.catalog import CATALOG, Benchmark
-from midtrain_dagster.evaluate.harness import Built, NotRun, build, known
+from midtrain_dagster.evaluate.catalog import Benchmark
+from midtrain_dagster.evaluate.harness import Built, NotRun, build
+from midtrain_dagster.evaluate.names import named
 from midtrain_dagster.evaluate.precision import precision_of
 from midtrain_dagster.evaluate.responses import Responses, model_digest, request_key
 from midtrain_dagster.progress import Progress
@@ -37,24 +39,26 @@ class Evaluated(NamedTuple):
 def evaluate(
     model: Path | str,
     tasks: Sequence[str] | None = None,
-    data: Path | None = None,
+    data: Path | Sequence[Path] | None = None,
     out: Path | None = None,
     *,
     settings: Evaluation | None = None,
     limit: int | None = None,
     hub: bool = False,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Score `model` (a directory in the Hugging Face layout, or a hub name) on `tasks` (None: those of the settings).
 
-    Rows come from `data`; from the hub where it has none and `hub` is true. What has no rows is in `not_run`.
-    `limit` (questions of each subtask, from the first) is over the settings'. Raises MidtrainError for unknown benchmarks.
+    Rows come from `data` (directories, or one file of rows); from the hub where they have none and `hub` is true. What has no
+    rows is in `not_run`. `limit` (questions of each subtask, from the first) is over the settings'. Answers are kept in
+    `cache`, which evaluations of any model may share, else beside the results. Raises MidtrainError for unknown benchmarks.
     """
     settings = settings or Evaluation()
-    wanted = settings.tasks if tasks is None else tuple(_task(name, settings) for name in tasks)
-    benchmarks = {task.name: known(task.name, CATALOG) for task in wanted}
+    wanted = _wanted(tasks, settings)
     digest = model_digest(model, VERSION, precision_of(settings.precision))
-    responses = Responses(out / "responses" / f"{digest}.jsonl" if out else None)
+    log = cache if cache is not None else out / "responses" if out is not None else None
+    responses = Responses(log / f"{digest}.jsonl" if log is not None else None)
     loaded: list[Any] = []
 
     def language_model() -> Any:
@@ -65,11 +69,10 @@ def evaluate(
     parts: list[dict[str, Any]] = []
     frames: list[pl.DataFrame] = []
     not_run: dict[str, str] = {}
-    for task in wanted:
-        benchmark = benchmarks[task.name]
+    for task, benchmark in wanted:
         try:
             rows = _probes(model, settings, out) if task.name == "ruler" and settings.probe_lengths else data
-            built = build(task.name, benchmark, rows, task.num_fewshot, hub, _repeats(benchmark, settings))
+            built = build(task.name, benchmark, rows, task.num_fewshot, hub or settings.hub, _repeats(benchmark, settings))
         except NotRun as reason:
             not_run[task.name] = str(reason)
             continue
@@ -88,8 +91,14 @@ def evaluate(
     return Evaluated(results, samples, not_run)
 
 
-def _task(name: str, settings: Evaluation) -> Task:
-    return next((task for task in settings.tasks if task.name == name), Task(name=name))
+def _wanted(tasks: Sequence[str] | None, settings: Evaluation) -> list[tuple[Task, Benchmark]]:
+    """Each benchmark once, under the name that results are kept by, with the settings' word on it where they have one."""
+    told = {name: task for task in settings.tasks for name in named(task.name)}
+    meant = told if tasks is None else [member for name in tasks for member in named(name)]
+    return [
+        ((told.get(name) or Task(name=name)).model_copy(update={"name": name}), named(name)[name])
+        for name in dict.fromkeys(meant)
+    ]
 
 
 def _probes(model: Path | str, settings: Evaluation, out: Path | None) -> Path:
@@ -145,6 +154,7 @@ def _run(
     results = {key: scored[key] for key in (*MERGED, "config") if key in scored}
     results["midtrain"] = {
         "name": task.name,
+        "task": next(iter(built.tasks)) if built.group is None else task.name,  # its name under `results`
         "metric": f"{benchmark.metric},{benchmark.filter}" if task.generate else None,
         "domain": benchmark.domain,
         "paper": benchmark.about,
@@ -212,7 +222,27 @@ def _merge(parts: Sequence[dict[str, Any]], not_run: Mapping[str, str], model: s
         if part.get("config"):
             merged["config"] = {**part["config"], "model_args": {"pretrained": model}}
         benchmarks[part["midtrain"]["name"]] = part["midtrain"]
-    return {**merged, "midtrain": {"model": model, "model_digest": digest, "benchmarks": benchmarks, "not_run": dict(not_run)}}
+    return {
+        **merged,
+        **_origin(model, benchmarks),
+        "midtrain": {"model": model, "model_digest": digest, "benchmarks": benchmarks, "not_run": dict(not_run)},
+    }
+
+
+def _origin(model: str, benchmarks: Mapping[str, Any]) -> dict[str, Any]:
+    """What the harness writes of where results come from."""
+    from importlib.metadata import version
+
+    from midtrain_dagster.evaluate.backend import served
+
+    return {
+        "model_source": "local-completions" if served(model) else "hf",
+        "model_name": model,
+        "model_name_sanitized": re.sub(r"[^A-Za-z0-9_.-]+", "__", model),
+        "lm_eval_version": version("lm_eval"),
+        "transformers_version": version("transformers"),
+        "total_evaluation_time_seconds": round(sum(some["seconds"] + some["gold_seconds"] for some in benchmarks.values()), 2),
+    }
 
 
 def _write(out: Path, results: dict[str, Any], samples: pl.DataFrame, not_run: Mapping[str, str]) -> None:

@@ -1,17 +1,20 @@
 """Benchmarks as tasks of lm-evaluation-harness, on local rows where there are any."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.evaluate import rows as local
 from midtrain_dagster.evaluate.catalog import MATH, MMLU, OURS, PLAYED, Benchmark
 from midtrain_dagster.evaluate.code import code_eval_in_sandbox, ks_of
 from midtrain_dagster.evaluate.environments.play import Played
 from midtrain_dagster.evaluate.rows import Row
+from midtrain_dagster.evaluate.shapes import shaped
 
 TASKS = Path(__file__).with_name("tasks")
+UNNAMED = "mmlu"  # its task for rows that name no subject
+Places = Path | Sequence[Path] | None  # directories of rows
 EVALUATED = ("test", "validation", "dev")  # which local split is evaluated: the first that there is
 
 
@@ -29,7 +32,7 @@ class NotRun(Exception):
 
 
 def build(
-    name: str, benchmark: Benchmark, data: Path | None, num_fewshot: int | None = None, hub: bool = True, repeats: int = 1
+    name: str, benchmark: Benchmark, data: Places, num_fewshot: int | None = None, hub: bool = True, repeats: int = 1
 ) -> Built:
     """The tasks of a benchmark, with rows from `data` where it has them and from the hub otherwise.
 
@@ -37,23 +40,22 @@ def build(
 
     Raises NotRun with the reason when neither has.
     """
-    import datasets
-    from lm_eval.api.task import ConfigurableTask
-
-    parts, notes = _local_parts(benchmark, data) if data is not None else ({}, [])
+    parts, notes = _local_parts(name, benchmark, data) if data is not None else ({}, [])
     if not parts and (not hub or benchmark.directory in (OURS, PLAYED)):
-        where = f"in {data}" if data is not None else "because no directory of rows was given"
-        wanted = " or ".join(f"{s}_test.jsonl" for s in benchmark.sets[:3])
-        raise NotRun(f"no rows {where} (looked for {wanted}), and the hub was not asked")
+        raise NotRun(_missing(benchmark, data))
     notes += [benchmark.notes] if benchmark.notes else []
     if benchmark.directory == PLAYED:
-        return _played(name, parts[name]["evaluated"], notes)
+        return _played(name, parts[benchmark.tasks[0]]["evaluated"], notes)
     shots = num_fewshot if num_fewshot is not None else benchmark.num_fewshot
     if num_fewshot is not None and num_fewshot != benchmark.num_fewshot:
         notes.append(f"{num_fewshot} shots where the convention is {benchmark.num_fewshot}")
     built: dict[str, Any] = {}
     origin: dict[str, list[Row]] = {}
-    for task, config in _configs(benchmark).items():
+    configs = _configs(benchmark)
+    if UNNAMED in parts:
+        configs = {UNNAMED: _of_no_subject(next(iter(configs.values())))}
+        notes.append("its rows do not say which subject they are of: none is named in the prompt, and shots are of any")
+    for task, config in configs.items():
         if parts and task not in parts:
             continue
         if shots is not None:
@@ -64,13 +66,34 @@ def build(
             evaluated, source = _redirect(config, parts[task], notes)
             config["custom_dataset"] = _dataset(source)
             origin[task] = evaluated
-        try:
-            built[task] = ConfigurableTask(config=config)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise NotRun(f"{task} cannot be set up: {' '.join(str(error).split())[:300]}") from error
-    if parts and len(built) < len(benchmark.tasks):
-        notes.append(f"{len(built)} of its {len(benchmark.tasks)} tasks have rows here")
+        built[task] = _made(task, config)
+    if parts and len(built) < len(configs):
+        notes.append(f"{len(built)} of its {len(configs)} tasks have rows here")
     return Built(built, _group(name, benchmark, built), origin, sorted(set(notes)))
+
+
+def _missing(benchmark: Benchmark, data: Places) -> str:
+    """Where rows were looked for."""
+    places = [data] if isinstance(data, Path) else list(data or ())
+    where = f"in {', '.join(map(str, places))}" if places else "because no directory of rows was given"
+    wanted = " or ".join(f"{s}_test.jsonl" for s in benchmark.sets[:3])
+    return f"no rows {where} (looked for {wanted}), and the hub was not asked"
+
+
+def _made(task: str, config: dict[str, Any]) -> Any:
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    try:
+        return ConfigurableTask(config=config)
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise NotRun(f"{task} cannot be set up: {' '.join(str(error).split())[:300]}") from error
+
+
+def _of_no_subject(config: dict[str, Any]) -> dict[str, Any]:
+    """MMLU's task without the name of a subject."""
+    described = "The following are multiple choice questions (with answers).\n\n"
+    return {**config, "task": UNNAMED, "task_alias": UNNAMED, "dataset_name": None, "description": described}
 
 
 def _played(name: str, rows: list[Row], notes: list[str]) -> Built:
@@ -100,23 +123,31 @@ def _configs(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
 
     folder = TASKS if benchmark.directory == OURS else Path(lm_eval.tasks.__file__).parent / benchmark.directory
     index = TaskManager(include_defaults=False, include_path=str(folder)).task_index
-    with code_eval_in_sandbox():
-        configs = {name: dict(load_yaml(index[name].yaml_path, resolve_func=True)) for name in benchmark.tasks}
+    try:
+        with code_eval_in_sandbox():
+            configs = {name: dict(load_yaml(index[name].yaml_path, resolve_func=True)) for name in benchmark.tasks}
+    except (ImportError, AssertionError) as error:  # the harness asserts versions of what its metrics need
+        raise NotRun(f"{benchmark.tasks[0]} needs what is not installed: {' '.join(str(error).split())[:300]}") from None
     for config in configs.values():
         for key in ("tag", "group", "task_list"):
             config.pop(key, None)
     return configs
 
 
-def _local_parts(benchmark: Benchmark, data: Path) -> tuple[dict[str, dict[str, list[Row]]], list[str]]:
+def _local_parts(
+    name: str, benchmark: Benchmark, data: Path | Sequence[Path]
+) -> tuple[dict[str, dict[str, list[Row]]], list[str]]:
     """Task → split → rows, of what `data` has; and what to say of it."""
     found = local.find(data, benchmark.sets)
-    split = next((name for name in EVALUATED if name in found), None)
+    split = next((one for one in EVALUATED if one in found), None)
     if split is None:
         return {}, []
-    notes = [] if split == "test" else [f"the {split} rows are evaluated: no test rows in {data}"]
-    rows = {name: local.read(paths) for name, paths in found.items()}
-    divided = {name: _divide(benchmark, some) for name, some in rows.items()}
+    notes = [] if split == "test" else [f"the {split} rows are evaluated: no test rows are there"]
+    family = "mmlu" if benchmark.divide == "subject" else name
+    rows = {one: shaped(family, local.read(paths)) for one, paths in found.items()}
+    divided = {one: _divide(benchmark, some) for one, some in rows.items()}
+    if UNNAMED in divided[split]:
+        return {UNNAMED: {"evaluated": rows[split], **{one: some for one, some in rows.items() if one != split}}}, notes
     parts = {
         task: {"evaluated": divided[split][task], **{n: d.get(task, []) for n, d in divided.items() if n != split}}
         for task in benchmark.tasks
@@ -128,15 +159,23 @@ def _local_parts(benchmark: Benchmark, data: Path) -> tuple[dict[str, dict[str, 
 def _divide(benchmark: Benchmark, rows: list[Row]) -> dict[str, list[Row]]:
     if benchmark.divide == "subject":
         names = {subject: f"mmlu_{subject}" for subject in MMLU}
-        return {names[subject]: some for subject, some in local.by_subject(rows, names).items()}
+        divided = local.by_subject(rows, names)
+        return {UNNAMED: rows} if divided is None else {names[subject]: some for subject, some in divided.items()}
     if benchmark.divide == "type":
-        return {f"hendrycks_math_{task}": [r for r in rows if r.values.get("type") == kind] for task, kind in MATH.items()}
+        kinds = {task: MATH[task.partition("_math_")[2]] for task in benchmark.tasks}
+        return {task: [row for row in rows if row.values.get("type") == kind] for task, kind in kinds.items()}
     if benchmark.divide == "file":
         by_file: dict[str, list[Row]] = {}
         for row in rows:
-            by_file.setdefault(row.file.lower().removesuffix("_test"), []).append(row)
+            by_file.setdefault(f"bbh_{_task_of(row.file)}", []).append(row)
         return {task: by_file.get(name, []) for task, name in zip(benchmark.tasks, benchmark.sets, strict=True)}
     return {benchmark.tasks[0]: rows}
+
+
+def _task_of(file: str) -> str:
+    """The task of BIG-Bench Hard that a file is of: bbh_word_sorting_test, word_sorting, Word-Sorting."""
+    plain = re.sub(r"[^a-z0-9]+", "_", file.lower()).removeprefix("bbh_")
+    return plain.removesuffix("_test")
 
 
 def _redirect(
@@ -182,7 +221,7 @@ def _dataset(splits: Mapping[str, list[Row]]) -> Any:
 
 
 def _group(name: str, benchmark: Benchmark, tasks: Mapping[str, Any]) -> Any:
-    if len(benchmark.tasks) == 1:
+    if len(benchmark.tasks) == 1 or UNNAMED in tasks:
         return None
     from lm_eval.api.group import Group
     from lm_eval.config.group import AggMetricConfig
@@ -194,10 +233,3 @@ def _group(name: str, benchmark: Benchmark, tasks: Mapping[str, Any]) -> Any:
     for task in tasks.values():
         group.add(task)
     return group
-
-
-def known(name: str, catalog: Mapping[str, Benchmark]) -> Benchmark:
-    """The benchmark called `name`. Raises MidtrainError that lists them all."""
-    if name not in catalog:
-        raise MidtrainError(f"no benchmark is called {name!r}; there are: {', '.join(sorted(catalog))}")
-    return catalog[name]

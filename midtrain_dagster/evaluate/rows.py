@@ -1,8 +1,8 @@
 """Benchmark rows from a local directory, in each data set's own format.
 
-`DIR/<set>_<split>.jsonl` (gsm8k_test.jsonl, arc_easy_test.jsonl), `DIR/<set>/<split>.jsonl` or `DIR/<set>.jsonl`; also .json
-(a list, or a list under `data` or `examples`), .csv and .parquet, .jsonl also as .gz. Upper case, `-` and `_` do not matter. A file that names no split
-is the evaluated one. Split names: test; validation, valid, val or dev; train.
+`DIR/<set>_<split>.jsonl` (gsm8k_test.jsonl, arc_easy_test.jsonl), `DIR/<set>/<split>.jsonl` or `DIR/<set>.jsonl`, also below other directories
+(`gsm8k/main/test-00000-of-00001.parquet`); also .json (a list, or a list under `data` or `examples`), .csv and .parquet, .jsonl also as .gz.
+Upper case, `-` and `_` do not matter. A file that names no split is the evaluated one. Split names: test; validation, valid, val or dev; train.
 """
 
 import gzip
@@ -26,6 +26,13 @@ MMLU_VALIDATION = (
     *(11, 14, 16, 11, 29, 16, 8, 11, 11, 22, 11, 11, 26, 12, 16, 41, 14, 10, 32, 22, 9, 18, 22, 21, 43, 29, 26, 17, 60),
     *(23, 22, 26, 23, 12, 13, 11, 18, 11, 11, 25, 11, 86, 38, 100, 33, 34, 35, 31, 170, 31, 69, 12, 27, 22, 11, 18, 19),
 )
+# And in its test split.
+MMLU_TEST = (
+    *(100, 135, 152, 100, 265, 144, 100, 100, 100, 173, 102, 100, 235, 114, 145, 378, 126, 100, 310, 203, 100, 165, 198, 193),
+    *(390, 270, 238, 151, 545, 216, 204, 237, 223, 131, 121, 108, 163, 112, 103, 234, 100, 783, 346, 895, 306, 311, 324, 282),
+    *(1534, 272, 612, 110, 245, 201, 100, 166, 171),
+)
+MMLU_DEV = (5,) * 57
 
 
 class Row(NamedTuple):
@@ -36,31 +43,38 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def find(directory: Path, names: Iterable[str]) -> dict[str, list[Path]]:
-    """Split → files of the sets called any of `names`; empty where there are none.
+def find(places: Path | Iterable[Path], names: Iterable[str]) -> dict[str, list[Path]]:
+    """Split → files of the sets called any of `names`, below all `places`; empty where there are none.
 
-    Raises MidtrainError where the directory does not exist.
+    A place that is a file holds the rows that are asked for, whatever it is called. Raises MidtrainError where a place does not exist.
     """
-    if not directory.is_dir():
-        raise MidtrainError(f"{directory}: there is no such directory of benchmark rows")
     wanted = {_plain(name) for name in names}
     found: dict[str, list[Path]] = {}
-    for path in sorted(directory.rglob("*")):
-        if not path.is_file() or not path.name.lower().endswith(SUFFIXES):
-            continue
-        stem = _plain(path.name.split(".")[0])
-        folder = _plain(path.parent.name) if path.parent != directory else ""
-        split = _split_of(stem, wanted) or (SPLITS.get(stem) if folder in wanted else None)
-        if split is not None:
-            found.setdefault(split, []).append(path)
+    for place in [places] if isinstance(places, Path) else places:
+        if place.is_file():
+            found.setdefault("test", []).append(place)
+        elif not place.is_dir():
+            raise MidtrainError(f"{place}: there is no such directory of benchmark rows")
+        for path in sorted(place.rglob("*")):
+            split = _split_of(path.relative_to(place), wanted) if path.name.lower().endswith(SUFFIXES) else None
+            if split is not None and path.is_file():
+                found.setdefault(split, []).append(path)
     return found
 
 
-def _split_of(stem: str, wanted: set[str]) -> str | None:
-    if stem in wanted:
-        return "test"
-    name, _, last = stem.rpartition("_")
-    return SPLITS.get(last) if name in wanted else None
+def _split_of(path: Path, wanted: set[str]) -> str | None:
+    """The split that a file below a place is of, when it is of a wanted set: named by itself, or by the directories that it is in."""
+    folders = [_plain(part) for part in path.parts[:-1]]
+    stem = re.sub(r"_\d{5}_of_\d{5}$", "", _plain(path.name.split(".")[0]))  # shards as the hub names them
+    within = f"{folders[-1]}_{stem}" if folders else stem  # bbh/boolean_expressions.json, gsm8k/test.jsonl
+    for name in (stem, within):
+        if name in wanted:
+            return "test"
+        start, _, last = name.rpartition("_")
+        if start in wanted and last in SPLITS:
+            return SPLITS[last]
+    above = {*folders, *(f"{a}_{b}" for a, b in pairwise(folders))}  # gsm8k/main/test-00000-of-00001.parquet
+    return SPLITS.get(stem) if above & wanted else None
 
 
 def _plain(name: str) -> str:
@@ -96,17 +110,15 @@ def _parse(text: str, where: str) -> Any:
         raise MidtrainError(f"{where}: not JSON: {error}") from None
 
 
-def by_subject(rows: list[Row], subjects: Mapping[str, str]) -> dict[str, list[Row]]:
-    """MMLU's rows by subject. `subjects` holds all 57; without a `subject` field the order of the split says which is which."""
+def by_subject(rows: list[Row], subjects: Mapping[str, str]) -> dict[str, list[Row]] | None:
+    """MMLU's rows by subject; None where they do not say which they are of. `subjects` holds all 57.
+
+    Without a `subject` field the order of a whole split (dev, validation or test) says it.
+    """
     if all("subject" in row.values for row in rows):
         return {subject: [row for row in rows if row.values["subject"] == subject] for subject in subjects}
-    names = sorted(subjects)
-    if len(rows) == 5 * len(names):
-        bounds = [5 * i for i in range(len(names) + 1)]
-    elif len(rows) == sum(MMLU_VALIDATION):
-        bounds = [sum(MMLU_VALIDATION[:i]) for i in range(len(names) + 1)]
-    else:
-        raise MidtrainError(
-            f"MMLU rows without a `subject` field: {len(rows)} of them are neither the dev split (285) nor validation (1531)"
-        )
-    return {name: rows[start:end] for name, (start, end) in zip(names, pairwise(bounds), strict=True)}
+    for counts in (MMLU_DEV, MMLU_VALIDATION, MMLU_TEST):
+        if len(rows) == sum(counts):
+            bounds = [sum(counts[:i]) for i in range(len(counts) + 1)]
+            return {name: rows[start:end] for name, (start, end) in zip(sorted(subjects), pairwise(bounds), strict=True)}
+    return None

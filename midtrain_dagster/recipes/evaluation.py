@@ -25,6 +25,10 @@ class Evaluation(Settings):
 
     tasks: tuple[Task, ...] = Field(default=(), description="Benchmarks; empty: bits per byte of held-out documents alone.")
     limit: int | None = Field(default=None, ge=1, description="First so many questions of each subtask; None: all.")
+    hub: bool = Field(
+        default=False,
+        description="Ask the Hugging Face hub (or the mirror that HF_ENDPOINT names) for rows that are not on disk.",
+    )
     gold_bits: bool = Field(
         default=True, description="Also bits per byte of every gold answer: the signal that small models do have."
     )
@@ -36,6 +40,11 @@ class Evaluation(Settings):
     retention_tolerance: float = Field(default=0.02, ge=0, description="Fall of a general score, absolute, that is accepted.")
     confidence: float = Field(
         default=0.95, gt=0, lt=1, description="Level of intervals and, after Holm's correction, of verdicts."
+    )
+    unchanged_within: float = Field(
+        default=0.02,
+        ge=0,
+        description="*unchanged*: the interval lies within so much of none; absolute for scores, relative for bits per byte.",
     )
     bootstrap: int = Field(default=10_000, ge=100, description="Resamples of questions for intervals.")
     precision: Literal["auto", "bfloat16", "float32", "float16"] = Field(
@@ -60,5 +69,8 @@ class Evaluation(Settings):
     concurrent: int = Field(default=4, ge=1, description="Requests to a served model at a time.")
     parity_sample: int = Field(
         default=8, ge=0, description="Requests scored again one by one, to catch numbers that move with the batch."
+    )
+    curve_limit: int = Field(
+        default=50, ge=1, description="First so many questions of each subtask, for models along the run (`snapshot_every`)."
     )
     seed: int = Field(default=1234, description="Of few-shot sampling (1234 is lm-evaluation-harness's) and resampling.")

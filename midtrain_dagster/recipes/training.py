@@ -168,6 +168,9 @@ class Training(Settings):
     )
     checkpoint_every: int = Field(default=25, ge=0, description="steps between checkpoints; 0: only when interrupted")
     keep_checkpoints: int = Field(default=1, ge=1)
+    snapshot_every: int = Field(
+        default=0, ge=0, description="steps between models that are kept and evaluated along the run (learning curves); 0: none"
+    )
     tensorboard: bool = Field(default=False, description="write TensorBoard files too (pip install tensorboard)")
     seed: int = 0
     order_seed: int | None = Field(

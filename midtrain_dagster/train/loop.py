@@ -6,6 +6,7 @@ Data position, learning rate and random seed are functions of the step, so a che
 guards' memory, and a resumed run is the undisturbed run: bit for bit on as many CPU ranks.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -164,6 +165,8 @@ def steps(run: Training, stop: Callable[[], bool] = lambda: False) -> Iterator[d
                 assess(run)
             elif due(run.step, run.plan.checkpoint_every) and run.step < run.times.steps and not run.stopped:
                 save(run, regular=True)
+            if due(run.step, run.plan.snapshot_every) and run.step < run.times.steps and not run.stopped:
+                snapshot(run)
     except Halt:
         run.weights.zero_grad()
         run.stopped = INTERRUPTED
@@ -347,6 +350,22 @@ def set_tensors(run: Training, saved: checkpoints.Checkpoint) -> None:
     set_moments(run.weights, run.adam, saved.optimizer, saved.state["optimizer_steps"])
     for name, tensor in run.average.items():
         put(tensor, saved.average[name])
+
+
+def snapshot(run: Training) -> None:
+    """Write the model as it is now to OUT/snapshots/step-N, in one rename. Every rank calls it; rank 0 writes.
+
+    It is put together in a model of its own, because writing one merges its adapters.
+    """
+    tensors = gathered(run.average or run.weights.masters)
+    if run.ranks.rank == 0:
+        source, folder = Path(run.plan.model), Path(run.plan.out) / "snapshots"
+        final, partial = folder / f"step-{run.step:08d}", folder / f".partial-{run.step:08d}"
+        for old in (final, partial):  # of a run that was killed after it, or that rolled back
+            shutil.rmtree(old, ignore_errors=True)
+        save_model(with_adapter(load_model(source), run.plan.adapter), tensors, source, partial, stored_dtype(source))
+        partial.rename(final)
+    run.ranks.wait()
 
 
 def finish(run: Training) -> str:

@@ -124,6 +124,8 @@ class TrainingPlan:
     """At most so many sequences of each validation set."""
     checkpoint_every: int = 100
     keep_checkpoints: int = 1
+    snapshot_every: int = 0
+    """Steps between models that are kept as OUT/snapshots/step-N, to be evaluated along the run; 0: none."""
     tensorboard: bool = False
     """Write OUT/tensorboard too; needs the tensorboard package."""
     seed: int = 0

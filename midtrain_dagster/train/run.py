@@ -8,6 +8,7 @@ only where Dagster started it. In OUT it writes
     order.npy       with `order_seed`: the sequences in the order in which they were read
     tensorboard/    the same for TensorBoard, where the plan asks for it
     state/          the newest checkpoints, see checkpoint.py
+    snapshots/      models along the way, where the plan asks for them
     model/          the trained model: safetensors, configuration, tokenizer
     training.json   summary, written last: where it exists, the run is complete
 
@@ -186,7 +187,7 @@ def newest(out: Path, mark: str) -> Path | None:
 def begin_afresh(plan: TrainingPlan) -> None:
     """Clear what another run left in OUT, and write the plan."""
     out = Path(plan.out)
-    for folder in ("state", "model", "tensorboard"):
+    for folder in ("state", "model", "snapshots", "tensorboard"):
         shutil.rmtree(out / folder, ignore_errors=True)
     for file in ("steps.jsonl", "training.json", "order.npy"):
         (out / file).unlink(missing_ok=True)

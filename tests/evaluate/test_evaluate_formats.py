@@ -11,12 +11,16 @@ import pytest
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.evaluate.asking import ask
-from midtrain_dagster.evaluate.catalog import CATALOG, MMLU
-from midtrain_dagster.evaluate.harness import build
+from midtrain_dagster.evaluate.catalog import CATALOG, MMLU, PLAYED
+from midtrain_dagster.evaluate.harness import _configs, build
+from midtrain_dagster.evaluate.names import named
 from midtrain_dagster.evaluate.probes import KINDS, ruler_rows, words_of
+from midtrain_dagster.evaluate.rows import Row
+from midtrain_dagster.evaluate.shapes import shaped
 from midtrain_dagster.evaluate.tasks import scoring, scrolls
 from midtrain_dagster.sandbox import Sandbox
 
+INFILLED = ("humaneval_multi_line_infilling", "humaneval_random_span_infilling", "humaneval_random_span_infilling_light")
 ARC = {"id": "1", "question": "What burns?", "choices": {"text": ["wood", "stone"], "label": ["A", "B"]}, "answerKey": "A"}
 HELLASWAG = {
     "activity_label": "Baking",
@@ -91,6 +95,71 @@ def test_mmlu_takes_its_shots_from_the_subject_s_dev_rows(tmp_path: Path):
     prompt = ask({"mmlu_anatomy": built}["mmlu_anatomy"], None, seed=1234)["mmlu_anatomy"][0]["arguments"][0][0]
     assert all(f"anatomy {number}?" in prompt for number in (0, 1, 2, 3, 4, 90))
     assert "virology" not in prompt
+
+
+def test_mmlu_rows_that_name_no_subject_are_asked_without_one(tmp_path: Path):
+    row = {"question": "Which?", "choices": ["p", "q", "r", "s"], "answer": 1}
+    _write(tmp_path, "mmlu_dev", [{**row, "question": f"shot {n}?"} for n in range(285)])
+    _write(tmp_path, "mmlu_test", [row] * 7)
+    built = build("mmlu", CATALOG["mmlu"], tmp_path, hub=False)
+    (prompt,) = {sample["arguments"][0][0] for sample in ask(built, None, seed=1234)["mmlu"]}
+    assert prompt.startswith("The following are multiple choice questions (with answers).\n\nshot 0?")
+    assert prompt.count("shot") == 5
+    assert any("which subject" in note for note in built.notes)
+    assert built.group is None
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("ARC-Easy", ["arc_easy"]),
+        ("arc", ["arc_easy", "arc_challenge"]),
+        ("NaturalQuestions", ["nq_open"]),
+        ("infilling", ["humaneval_infilling"]),
+        ("humaneval_fix", ["humanevalfix"]),
+        ("agentbench", ["dbbench", "os_interaction"]),
+        ("mmlu_anatomy", ["mmlu_anatomy"]),
+        ("bbh_cot_fewshot_word_sorting", ["bbh_word_sorting"]),
+        ("bbh_word_sorting", ["bbh_word_sorting"]),
+        ("hendrycks_math_num_theory", ["math_num_theory"]),
+        ("multi_line_infilling", ["humaneval_multi_line_infilling"]),
+        ("humaneval_random_span_infilling_light", ["humaneval_random_span_infilling_light"]),
+        ("scrolls", [name for name in CATALOG if name.startswith("scrolls_")]),
+    ],
+)
+def test_names_that_people_try(said: str, meant: list[str]):
+    assert list(named(said)) == meant
+
+
+def test_every_task_of_the_catalog_and_of_its_parts_is_there(tmp_path: Path):
+    """The harness's task files by the names that the catalog gives them."""
+    for name in (*CATALOG, "mmlu_anatomy", "bbh_word_sorting", "math_algebra", *INFILLED):
+        benchmark = named(name)[name]
+        if benchmark.directory != PLAYED and name != "minerva_math":
+            assert list(_configs(benchmark)) == list(benchmark.tasks)
+    with pytest.raises(MidtrainError, match=r"did you mean .*hellaswag"):
+        named("helaswag")
+
+
+def test_rows_of_other_layouts():
+    def shape(name: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        return [row.values for row in shaped(name, [Row("f", 0, values)])]
+
+    released = {"article": "Long.", "questions": [{"question": "a?", "options": ["x", "y"], "gold_label": 2}] * 2}
+    assert [row["gold_label"] for row in shape("quality", released)] == [2, 2]
+    assert shape("quality", {"article": "Long.", "question": "a?", "options": ["x", "y"], "answer": 1})[0]["gold_label"] == 2
+    flat = {"document": "Long.", "question": "a?", "answers": ["x"]}
+    assert shape("narrativeqa", flat) == [flat]
+    nested = {"document": {"text": "", "summary": {"text": "Short."}}, "question": {"text": "a?"}, "answers": [{"text": "x"}]}
+    assert shape("narrativeqa", nested) == [{**flat, "document": "Short."}]
+    own = {"Question": "Who?", "Answer": {"Value": "Ada", "Aliases": ["A"]}}
+    assert shape("triviaqa", own)[0]["answer"] == {"value": "Ada", "aliases": ["A"]}
+    assert shape("mmlu", {"question": "?", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "C"})[0]["answer"] == 2
+    stem = {"id": "1", "question": {"stem": "?", "choices": [{"text": "x", "label": "A"}]}, "answerKey": "A"}
+    assert shape("arc_easy", stem)[0]["choices"] == {"text": ["x"], "label": ["A"]}
+    assert shape("hellaswag", {**HELLASWAG, "label": 0})[0]["label"] == "0"
+    with pytest.raises(MidtrainError, match="f: its rows are not in the format of narrativeqa"):
+        shape("narrativeqa", {"text": "a"})
 
 
 # SCROLLS

@@ -1,4 +1,4 @@
-"""SCROLLS (2201.03533) on rows in its own format: `id`, `pid`, `input`, `output`.
+"""SCROLLS (2201.03533) on rows in its own format: `id`, `pid`, `input`, `output`; those of one id have become one, with all `outputs` (`shapes`).
 
 Prompts are those of lm-evaluation-harness's scrolls tasks, which themselves cannot run here: they load data and a metric script from the hub when they are made, and import what transformers 5 no longer has. Metrics follow the paper: best word F1, exact choice, and the geometric mean of ROUGE-1, -2 and -L (here of each document).
 """
@@ -9,15 +9,6 @@ from typing import Any
 from midtrain_dagster.evaluate.tasks.scoring import best_f1
 
 CONCLUSIONS = ["Not mentioned", "Entailment", "Contradiction"]
-
-
-def _merged(dataset: Any) -> list[dict[str, Any]]:
-    """A row a question: those that share an id are one with several references."""
-    rows: dict[str, dict[str, Any]] = {}
-    for row in dataset:
-        some = rows.setdefault(row["id"], {"id": row["id"], "pid": row.get("pid"), "input": row["input"], "outputs": []})
-        some["outputs"] += row["outputs"] if row.get("outputs") else [row["output"]]
-    return list(rows.values())
 
 
 def _dataset(rows: list[dict[str, Any]]) -> Any:
@@ -32,25 +23,20 @@ def _asked(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "question": question, "text": text}
 
 
-def summaries(dataset: Any) -> Any:
-    """GovReport and SummScreenFD: the text alone."""
-    return _dataset(_merged(dataset))
-
-
 def questions(dataset: Any) -> Any:
     """Qasper, NarrativeQA, QMSum."""
-    return _dataset([_asked(row) for row in _merged(dataset)])
+    return _dataset([_asked(row) for row in dataset])
 
 
 def contracts(dataset: Any) -> Any:
     """ContractNLI."""
-    rows = [_asked(row) for row in _merged(dataset)]
+    rows = [_asked(row) for row in dataset]
     return _dataset([{**r, "choices": CONCLUSIONS, "gold": CONCLUSIONS.index(r["outputs"][0])} for r in rows])
 
 
 def quality(dataset: Any) -> Any:
     """QuALITY: the four options stand between question and text."""
-    return _dataset([_options(_asked(row)) for row in _merged(dataset)])
+    return _dataset([_options(_asked(row)) for row in dataset])
 
 
 def _options(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,275 @@
+"""Every benchmark of the catalog, in its data set's own format, base and mid-trained, through the assets of a whole small project."""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+
+from midtrain_dagster import definitions as composed
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.evaluate.catalog import CATALOG
+from midtrain_dagster.evaluate.embedded import function_call_rows, needle_rows, reasoning_rows
+from midtrain_dagster.evaluate.simulated import shell_rows, tool_step_rows
+from midtrain_dagster.project import project as projects
+from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.sandbox import Sandbox
+from resources.lake import Lake
+
+ROOT = Path(__file__).parents[2]
+NEED = {"minerva_math": "what is not installed"}  # runs where `pip install 'lm-eval[math]'` was done
+WORDS = ("river", "copper", "lantern", "orchard", "velvet", "harbour", "thunder", "meadow")
+
+
+def general(n: int) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the general benchmarks, as the hub has them."""
+    words = [WORDS[i % len(WORDS)] for i in range(n)]
+    choices = [[WORDS[(i + j) % len(WORDS)] for j in range(4)] for i in range(n)]
+    arc = [
+        {
+            "id": f"{i}",
+            "question": f"What follows {w}?",
+            "choices": {"text": choices[i], "label": list("ABCD")},
+            "answerKey": "A",
+        }
+        for i, w in enumerate(words)
+    ]
+    return {
+        "mmlu_test": [
+            {"question": f"{s} {i}?", "choices": choices[i], "answer": i % 4, "subject": s} for s in ("anatomy", "virology") for i in range(n)
+        ],
+        "mmlu_dev": [{"question": f"{s} {i}?", "choices": choices[0], "answer": 1, "subject": s} for s in ("anatomy", "virology") for i in range(5)],
+        "triviaqa_validation": [{"question": f"Who saw the {w}?", "answer": {"value": "Ada", "aliases": ["Ada", "Ada L"]}} for w in words],
+        "nq_open_validation": [{"question": f"who saw the {w}", "answer": ["Ada"]} for w in words],
+        "nq_open_train": [{"question": f"who made the {w}", "answer": ["Bob"]} for w in WORDS],
+        "arc_easy_test": arc,
+        "arc_challenge_test": arc,
+        "hellaswag_validation": [
+            {"activity_label": "Walking", "ctx_a": f"A man sees a {w}.", "ctx_b": "he", "ctx": "", "endings": ["runs.", "sings.", "sits.", "eats."], "label": "1"}
+            for w in words
+        ],
+        "winogrande_validation": [
+            {"sentence": f"The {w} hit the wall because _ was fast.", "option1": f"the {w}", "option2": "the wall", "answer": "1"} for w in words
+        ],
+        "bbh_boolean_expressions": [{"input": "not ( True ) and ( True ) is", "target": "False"}] * n,
+        "bbh_word_sorting": [{"input": f"Sort the following words alphabetically: List: {w} apple", "target": f"apple {w}"} for w in words],
+    }  # fmt: skip
+
+
+def mathematics_and_code(n: int) -> dict[str, list[dict[str, Any]]]:
+    """GSM8K, MATH, HumanEval and what is made from it, MBPP, CRUXEval."""
+    sums = [{"question": f"What is {i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(n + 6)]
+    code = [
+        {
+            "task_id": f"HumanEval/{i}",
+            "prompt": f'def add{i}(x):\n    """ Add {i}. """\n',
+            "declaration": f"def add{i}(x):\n",
+            "docstring": f"Add {i}.",
+            "canonical_solution": f"    return x + {i}\n",
+            "buggy_solution": f"    return x - {i}\n",
+            "suffix": "",
+            "test": f"def check(f):\n    assert f(1) == {1 + i}\n",
+            "entry_point": f"add{i}",
+        }
+        for i in range(n)
+    ]
+    return {
+        "gsm8k_test": sums[:n],
+        "gsm8k_train": sums[n:],
+        "math_test": [
+            {"problem": f"What is {i}+1?", "level": "Level 1", "type": kind, "solution": f"It is $\\boxed{{{i + 1}}}$."}
+            for kind in ("Algebra", "Number Theory")
+            for i in range(n)
+        ],
+        "humaneval_test": code,
+        "humaneval_infilling_test": code,
+        "humanevalpack_python_test": code,
+        "mbpp_test": [
+            {"task_id": 11 + i, "text": f"Write a function to add {i}.", "code": f"def add(x):\n    return x + {i}", "test_list": [f"assert add({j}) == {i + j}" for j in range(3)]}
+            for i in range(n)
+        ],
+        "cruxeval_test": [{"id": f"sample_{i}", "code": f"def f(x):\n    return x * {i}", "input": "2", "output": f"{2 * i}"} for i in range(n)],
+    }  # fmt: skip
+
+
+def agents(n: int) -> dict[str, list[dict[str, Any]]]:
+    table = {
+        "table_name": "results",
+        "table_info": {"columns": [{"name": "team", "type": "TEXT"}, {"name": "points", "type": "INT"}], "rows": [["reds", "4"], ["blues", "7"]]},
+    }  # fmt: skip
+    asked = {"description": "How many points have the blues?", "label": ["7"], "type": ["other"], "table": table}
+    return {
+        "agentbench_dbbench_standard": [asked] * n,
+        "agentbench_os_test": shell_rows(0, n),
+        "tool_steps_test": tool_step_rows(0, n),
+        "function_call_test": function_call_rows(0, n),
+    }
+
+
+def long(n: int) -> dict[str, list[dict[str, Any]]]:
+    """NarrativeQA as on the hub, QuALITY as released (an article and its questions), SCROLLS, probes."""
+    text = "Once there was a river.\n\nIt bent twice before it reached the mill."
+    nested = {
+        "document": {"id": "d", "kind": "book", "summary": {"text": "A river."}, "text": text},
+        "question": {"text": "What bent?"},
+    }
+    questions = [
+        {"question": f"What bent {i}?", "options": ["a river", "a mill", "a man", "a road"], "gold_label": 1} for i in range(n)
+    ]
+    scrolls = {
+        "qasper": (f"What bent?\n\n{text}", "a river"),
+        "narrativeqa": (f"What bent?\n\n{text}", "a river"),
+        "qmsum": (f"Summarize.\n\n{text}", "A river bent."),
+        "govreport": (text, "A river bent."),
+        "summscreenfd": (text, "A river bent."),
+        "quality": (f"Which?\n\n (A) a river (B) a mill (C) a man (D) a road\n\n{text}", "a river"),
+        "contractnli": (f"It bent.\n\n{text}", "Entailment"),
+    }
+    rows: dict[str, list[dict[str, Any]]] = {
+        f"scrolls_{name}_validation": [{"id": f"{i}", "pid": f"{i}_0", "input": given, "output": answer} for i in range(n)]
+        for name, (given, answer) in scrolls.items()
+    }
+    rows["scrolls_qasper_validation"].append(
+        {**rows["scrolls_qasper_validation"][0], "output": "the river"}
+    )  # a second reference
+    answers = [{"text": "A river"}, {"text": "the river"}]
+    return rows | {
+        "narrativeqa_test": [{**nested, "answers": answers}] * n,
+        "quality_validation": [{"article_id": "1", "article": text, "questions": questions}],
+        "needle_test": needle_rows(0, n, lengths=(40,)),
+        "reasoning_gym_test": reasoning_rows(0, 1, tasks=("chain_sum", "letter_counting")),
+        "cloze_test": [{"context": "The cat sat on the", "choices": ["mat", "sea", "sky", "law"], "answer": 0}] * n,
+        "code_completion_test": [{"prompt": "def f(x):\n", "completion": "    return x"}] * n,
+    }
+
+
+def recipe_text() -> str:
+    """The smoke recipe, with every benchmark, and probes of two lengths."""
+    values = yaml.safe_load((ROOT / "midtrain_dagster" / "recipes" / "smoke.yaml").read_text())
+    values["name"] = "every"
+    values["base"]["context"] = 512
+    values["training"]["snapshot_every"] = 8
+    values["evaluation"] = {
+        "curve_limit": 1,
+        "precision": "float32",
+        "tasks": [{"name": name} for name in CATALOG],
+        "limit": 2,
+        "max_gen_toks": 4,
+        "bootstrap": 200,
+        "batch_tokens": 2048,
+        "probe_lengths": [260, 420],
+        "probes": 1,
+        "general": ["general", "reasoning"],
+    }
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def small() -> Any:
+    spec = importlib.util.spec_from_file_location("small_project", ROOT / "tests" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    try:
+        Sandbox.find()
+    except MidtrainError as reason:
+        pytest.skip(f"NOT CHECKED: {reason}")
+    pytest.importorskip("reasoning_gym", reason="NOT CHECKED: reasoning-gym is not installed")
+    root = tmp_path_factory.mktemp("every")
+    file = small().write_project(root)
+    for name, rows in (general(3) | mathematics_and_code(3) | agents(2) | long(2)).items():
+        small().write_lines(root / "questions" / f"{name}.jsonl", rows)
+    leak = general(3)["triviaqa_validation"][1]["question"]
+    (root / "rows" / "gardener_test.jsonl").rename(root / "questions" / "gardener_test.jsonl")
+    with (root / "prose.jsonl").open("a") as out:
+        out.write(
+            json.dumps({"id": "trivia", "text": f"{small().prose(77)}\n\n{leak} It was Ada.\n\n{small().prose(78)}"}) + "\n"
+        )
+    project = yaml.safe_load(file.read_text())
+    project["benchmarks"] = [{"name": "all", "path": "questions"}]
+    project["generators"], project["raters"] = [], []
+    file.write_text(yaml.safe_dump(project))
+    (root / "every.yaml").write_text(recipe_text())
+    recipe = recipes.load("every.yaml", root)
+    job = composed.definitions(projects.load(file), root, [recipe]).resolve_job_def("midtrain_every")
+    with dg.instance_for_test() as instance:
+        result = job.execute_in_process(instance=instance, raise_on_error=True)
+        assert result.success
+    yield Lake(root, "lake")
+    shutil.rmtree(root)
+
+
+def test_every_benchmark_ran_on_both_models_or_says_why(lake: Lake) -> None:
+    for side in ("base_evaluation", "midtrained_evaluation"):
+        made = lake.artifacts.current(f"{side}/every")
+        results = json.loads((made.path / "results.json").read_text())
+        samples = pl.read_parquet(made.path / "samples.parquet")
+        missing = set(CATALOG) - set(results["midtrain"]["benchmarks"])
+        assert missing == set(made.about["not run"]) <= set(NEED)
+        for name in missing:
+            assert NEED[name] in made.about["not run"][name]
+        for name, about in results["midtrain"]["benchmarks"].items():
+            own = samples.filter(benchmark=name)
+            assert about["questions"] == own["question_id"].n_unique() > 0, name
+            scores = results["groups"].get(name) or results["results"].get(name) or next(iter(_results_of(results, own)))
+            assert 0 <= scores[about["metric"]] <= 1, name
+            assert own.filter("primary")["score"].null_count() == 0, name
+            assert own.filter("primary").height > 0, name
+            assert own["gold_bits"].null_count() == 0, name
+            assert own["output"].null_count() == 0, name
+            assert about["gold_bits_per_byte"] > 0, name
+    assert results["n-shot"]["gsm8k"] == 5
+    assert results["n-shot"]["arc_challenge"] == 25
+    assert len(results["midtrain"]["benchmarks"]["ruler"]["by_length"]) == 2
+
+
+def _results_of(results: dict[str, Any], samples: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    return (results["results"][task] for task in samples["task"].unique())
+
+
+def test_rows_that_became_several_questions_or_were_joined_keep_their_place(lake: Lake) -> None:
+    samples = pl.read_parquet(lake.artifacts.current("base_evaluation/every").path / "samples.parquet")
+    quality = samples.filter(pl.col("benchmark") == "quality", pl.col("primary"))
+    assert quality["row"].to_list() == [0, 0]  # two questions on the article of row 0
+    qasper = samples.filter(pl.col("benchmark") == "scrolls_qasper", pl.col("primary"))
+    assert sorted(qasper["row"].to_list()) == [0, 1]
+    assert json.loads(qasper.filter(row=0)["doc"][0])["outputs"] == ["a river", "the river"]
+
+
+def test_the_report_says_all_of_it(lake: Lake) -> None:
+    place = lake.artifacts.current("evaluation_report/every").path
+    table = pl.read_parquet(place / "comparison.parquet")
+    assert set(table["benchmark"]) == set(CATALOG) - set(NEED)
+    for name in table["benchmark"].unique():
+        assert "gold_bits_per_byte" in table.filter(benchmark=name)["metric"].to_list()
+    trivia = table.filter(benchmark="triviaqa")
+    assert trivia["set_aside"].to_list() == [1, 1]
+    assert trivia["clean_questions"].to_list() == [1, 1]
+    domains = pl.read_parquet(place / "benchmark_domains.parquet")
+    assert set(domains["domain"]) == {*(b.domain for b in CATALOG.values()), "overall"}
+    kept = pl.read_parquet(place / "retention.parquet")
+    assert set(kept["domain"]) == {"prose", "general", "reasoning"}
+    html = (place / "report.html").read_text()
+    for words in (
+        "In short",
+        "What had to be kept",
+        "How far it can look back",
+        "not run, because",
+        "set aside",
+        "MMLU",
+        "cannot tell",
+    ):
+        assert words in html or words == "In short"
+    assert "http://" not in html.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
+    assert pl.read_parquet(place / "changes.parquet").height == 10
