@@ -1,5 +1,6 @@
 """Benchmarks as tasks of lm-evaluation-harness, on local rows where there are any."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -204,7 +205,22 @@ def _redirect(
         notes.append("shots are other questions of the evaluated split: there are no rows of the split that they come from")
     elif config.get("fewshot_split") and config["fewshot_split"] not in splits:
         config["fewshot_split"] = None
+    most = _shots_there_are(config, splits, target)
+    if (config.get("num_fewshot") or 0) > most:
+        notes.append(f"{most} shots: there are no more rows to take them from")
+        config["num_fewshot"] = most
     return evaluated, splits
+
+
+def _shots_there_are(config: Mapping[str, Any], splits: Mapping[str, list[Row]], target: str) -> int:
+    """How many shots a question can have: rows of the split that they come from, without itself where that is its own."""
+    samples = (config.get("fewshot_config") or {}).get("samples")
+    if samples is not None:
+        return len(samples() if callable(samples) else samples)
+    named = (config.get(f"{name}_split") for name in ("fewshot", "training", "validation"))
+    source = next((name for name in named if name in splits), target)
+    different = {json.dumps(row.values, sort_keys=True, default=str) for row in splits[source][:200]}
+    return len(different) - (source == target)
 
 
 def _dataset(splits: Mapping[str, list[Row]]) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -148,6 +149,50 @@ def test_a_second_run_asks_nothing(model: Path, data: Path, tmp_path: Path, monk
     assert again.samples.equals(first.samples)
     monkeypatch.setattr(module, "_load", lambda *_: pytest.fail("the model was loaded for nothing"))
     assert evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path, settings=SETTINGS, limit=2).samples.equals(first.samples)
+
+
+def test_killed_between_batches_nothing_is_scored_twice(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from midtrain_dagster.evaluate.language_model import LanguageModel
+
+    settings = SETTINGS.model_copy(update={"batch_tokens": 120, "batch_size": 1, "parity_sample": 0})
+    undisturbed = evaluate(model, ["arc_easy", "gsm8k"], data, settings=settings, limit=4)
+    score, answer = LanguageModel._score, LanguageModel._model_generate
+    left = {"passes": 3, "batches": 2}
+
+    def counted(kind: str, function: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if left[kind] == 0:
+                raise KeyboardInterrupt
+            left[kind] -= 1
+            return function(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(LanguageModel, "_score", counted("passes", score))
+    monkeypatch.setattr(LanguageModel, "_model_generate", counted("batches", answer))
+    for _ in range(2):  # once in the scoring of one benchmark, once in the generation of the other
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path, settings=settings, limit=4)
+        left["passes"] = 1000
+    left["batches"] = 1000
+    done = evaluate(model, ["arc_easy", "gsm8k"], data, tmp_path, settings=settings, limit=4)
+    keys = [json.loads(line)[0] for line in next((tmp_path / "responses").iterdir()).read_text().splitlines()]
+    assert len(keys) == len(set(keys)) > 8
+    columns = ["question_id", "filter", "metric", "score", "output"]
+    assert done.samples.select(columns).equals(undisturbed.samples.select(columns))
+
+
+def test_one_cache_serves_other_settings(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from midtrain_dagster.evaluate.language_model import LanguageModel
+
+    settings = SETTINGS.model_copy(update={"parity_sample": 0})
+    evaluate(model, ["arc_easy"], data, tmp_path / "a", settings=settings, cache=tmp_path / "cache", limit=4)
+    monkeypatch.setattr(LanguageModel, "_score", lambda *_: pytest.fail("asked again"))
+    wider = settings.model_copy(update={"bootstrap": 200, "confidence": 0.9})
+    done = evaluate(model, ["arc_easy"], data, tmp_path / "b", settings=wider, cache=tmp_path / "cache", limit=2)
+    assert done.samples["question_id"].n_unique() == 2
 
 
 def test_episodes_and_probes_of_chosen_lengths_run_like_any_other(model: Path, tmp_path: Path):

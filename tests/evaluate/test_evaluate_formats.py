@@ -109,6 +109,14 @@ def test_mmlu_rows_that_name_no_subject_are_asked_without_one(tmp_path: Path):
     assert built.group is None
 
 
+def test_no_more_shots_than_there_are_rows(tmp_path: Path):
+    _write(tmp_path, "arc_challenge_test", [{**ARC, "question": f"What burns {n}?"} for n in range(3)])
+    built = build("arc_challenge", CATALOG["arc_challenge"], tmp_path, hub=False)
+    (logged,) = ask(built, None, seed=1234).values()
+    assert {sample["arguments"][0][0].count("Question:") for sample in logged} == {3}
+    assert "2 shots: there are no more rows to take them from" in built.notes
+
+
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
