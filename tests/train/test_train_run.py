@@ -179,3 +179,19 @@ def test_two_ranks_agree_with_one(model_dir: Path, sequences: Sequences, validat
     assert [r["loss"] for r in two] == pytest.approx([r["loss"] for r in one], rel=1e-4)
     assert [r["grad_norm"] for r in two] == pytest.approx([r["grad_norm"] for r in one], rel=1e-3)
     assert json.loads(done.stdout.splitlines()[-1])["ranks"] == 2
+
+
+def test_models_along_the_run_are_what_shorter_runs_end_with(model_dir: Path, sequences: Sequences, tmp_path: Path) -> None:
+    """At a constant rate the model after four steps of ten is the one of a run of four; keeping it changes nothing."""
+    from transformers import AutoModelForCausalLM
+
+    from midtrain_dagster.train.plan import Phase
+
+    values: dict[str, Any] = {"schedule": (Phase("constant"),)}
+    kept = run(plan_for(model_dir, sequences, tmp_path / "kept", snapshot_every=4, **values), quiet)
+    assert run(plan_for(model_dir, sequences, tmp_path / "plain", **values), quiet)["weights_digest"] == kept["weights_digest"]
+    assert [path.name for path in sorted((tmp_path / "kept" / "snapshots").iterdir())] == ["step-00000004", "step-00000008"]
+    run(plan_for(model_dir, sequences, tmp_path / "short", steps=4, **values), quiet)
+    left = AutoModelForCausalLM.from_pretrained(tmp_path / "kept" / "snapshots" / "step-00000004").state_dict()
+    right = AutoModelForCausalLM.from_pretrained(tmp_path / "short" / "model").state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in right)
