@@ -5,6 +5,7 @@ OUT/not_run.json says what did not run and why. A second call with the same mode
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -125,7 +126,18 @@ def _repeats(benchmark: Benchmark, settings: Evaluation) -> int:
 def _load(model: Path | str, settings: Evaluation, responses: Responses, progress: Progress | None) -> Any:
     from midtrain_dagster.evaluate.backend import backend
 
+    _quiet()
     return backend(model, settings, responses, progress)
+
+
+def _quiet() -> None:
+    """What the libraries say of loading and tokenizing is not about the result; progress is told by us."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
 def _content(built: Built) -> str:
@@ -142,7 +154,7 @@ def _run(
     from midtrain_dagster.evaluate.asking import answer, ask
     from midtrain_dagster.evaluate.parity import parity
 
-    started = time.monotonic()
+    started, before = time.monotonic(), getattr(lm, "truncated", 0)
     if task.generate:
         scored, logged = answer(built, limit, settings, lm, sampled=_repeats(benchmark, settings) > 1)
     else:
@@ -158,7 +170,7 @@ def _run(
         "metric": f"{benchmark.metric},{benchmark.filter}" if task.generate else None,
         "domain": benchmark.domain,
         "paper": benchmark.about,
-        "notes": built.notes + ([] if task.generate else ["answers were not generated: gold bits per byte alone"]),
+        "notes": _notes(task, built, getattr(lm, "truncated", 0) - before),
         "questions": samples["question_id"].n_unique(),
         "gold_bits_per_byte": _bits_per_byte(samples),
         "by_length": kept.by_length(samples),
@@ -168,6 +180,16 @@ def _run(
         "gold_seconds": round(time.monotonic() - started - seconds, 2),
     }
     return results, samples
+
+
+def _notes(task: Task, built: Built, truncated: int) -> list[str]:
+    """What is other than by convention, and what the model could not read whole."""
+    notes = list(built.notes)
+    if not task.generate:
+        notes.append("answers were not generated: gold bits per byte alone")
+    if truncated:
+        notes.append(f"{truncated} prompts were longer than the model reads and lost their beginning")
+    return notes
 
 
 def _gold_nats(benchmark: Benchmark, built: Built, logged: Mapping[str, Any], lm: Any) -> dict[tuple[str, str], float]:

@@ -47,6 +47,7 @@ class LanguageModel(HFLM):
         self.responses = responses if responses is not None else Responses(None)
         self.watch = progress or silent()
         self.packs = _packs_agree(network)
+        self.truncated = 0  # distinct prompts so far that were longer than the model reads, and lost their beginning
 
     # scoring
 
@@ -56,6 +57,8 @@ class LanguageModel(HFLM):
         """(log-likelihood in nats, whether greedy decoding would say the same) of each request; equal ones are scored once."""
         keys = [request_key(SCORED, context, continuation) for _, context, continuation in requests]
         asked = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.responses}
+        whole = {key: len(context) + len(answer) for key, (_, context, answer) in zip(keys, requests, strict=True)}
+        self.truncated += sum(length > self.max_length + 1 for length in whole.values())
         sequences = [(context + continuation)[-(self.max_length + 1) :][:-1] for _, context, continuation in asked.values()]
         names, targets = list(asked), [continuation for _, _, continuation in asked.values()]
         for members, packed in trees(sequences, self.batch_tokens if self.packs else 1):
@@ -105,8 +108,12 @@ class LanguageModel(HFLM):
             repeat = seen.get(base, 0) if arguments.get("do_sample") else 0
             seen[base] = repeat + 1
             keys.append(request_key(base, repeat))
-        asked = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.responses}
-        names = sorted(asked, key=lambda key: (str(asked[key].args[1]), -len(self.tok_encode(asked[key].args[0])), key))
+        every = dict(zip(keys, requests, strict=True))
+        lengths = {key: len(self.tok_encode(request.args[0])) for key, request in every.items()}
+        room = {key: self.max_length - self._capped(request).args[1]["max_gen_toks"] for key, request in every.items()}
+        self.truncated += sum(length > room[key] for key, length in lengths.items())
+        asked = {key: request for key, request in every.items() if key not in self.responses}
+        names = sorted(asked, key=lambda key: (str(asked[key].args[1]), -lengths[key], key))
         while names:
             arguments = asked[names[0]].args[1]
             batch = [name for name in names[: self.prompts] if asked[name].args[1] == arguments]

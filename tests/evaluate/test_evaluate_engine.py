@@ -219,6 +219,15 @@ def test_what_has_no_rows_is_said(model: Path, data: Path, tmp_path: Path):
         evaluate(model, ["nonsense"], data, settings=SETTINGS)
 
 
+def test_what_does_not_fit_is_said(model: Path, tmp_path: Path):
+    rows = [{"question": "river " * length, "answer": "1\n#### 1"} for length in (5, 900)]
+    (tmp_path / "gsm8k_test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = SETTINGS.model_copy(update={"tasks": (Task(name="gsm8k", num_fewshot=0),), "gold_bits": False})
+    done = evaluate(model, None, tmp_path, settings=settings)
+    notes = done.results["midtrain"]["benchmarks"]["gsm8k"]["notes"]
+    assert "1 prompts were longer than the model reads and lost their beginning" in notes
+
+
 def test_gold_bits_alone(model: Path, data: Path):
     settings = SETTINGS.model_copy(update={"tasks": (Task(name="humaneval", generate=False),)})
     done = evaluate(model, None, data, settings=settings)
