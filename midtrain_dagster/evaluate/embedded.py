@@ -6,6 +6,7 @@ All are written as rows in their data set's own format, which evaluation and dec
 import ast
 import gzip
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -74,7 +75,9 @@ def humaneval_rows() -> list[dict[str, Any]]:
 def reasoning_rows(seed: int, n: int, tasks: Sequence[str] = REASONING_GYM) -> list[dict[str, Any]]:
     """`n` questions of each reasoning-gym generator (2505.24760), with what its own scorer needs to judge an answer."""
     _installed("reasoning_gym", "reasoning-gym")
-    import reasoning_gym
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of a package that it brings, when that is first compiled
+        import reasoning_gym
 
     made = {task: list(reasoning_gym.create_dataset(task, seed=seed, size=n)) for task in tasks}
     return [  # in turn, so that the first rows are of every task

@@ -41,6 +41,13 @@ def load_tokenizer(path: Path) -> Any:
         raise MidtrainError(f"{path}: no tokenizer can be loaded from here: {' '.join(str(error).split())[:200]}") from None
 
 
+def decode(tokens: Sequence[list[int]], tokenizer: Path) -> list[str]:
+    """Texts of token lists, by the `tokenizer.json` of a directory. It does without transformers, which takes seconds to import."""
+    from tokenizers import Tokenizer
+
+    return list(Tokenizer.from_file(str(tokenizer / "tokenizer.json")).decode_batch(tokens, skip_special_tokens=False))
+
+
 def end_of_text(tokenizer: Any) -> int:
     """The token that ends a document: `<|endoftext|>` where the vocabulary has it, else the tokenizer's end of sequence."""
     known = tokenizer.get_vocab()

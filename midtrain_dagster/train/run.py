@@ -248,7 +248,7 @@ def summarize(training: "Training", records: list[dict[str, Any]], digest: str, 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the plan named on the command line; the summary goes to standard output as one JSON object."""
+    """Run the plan named on the command line; the summary goes to standard output as one JSON object, or to Dagster."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 1:
         raise SystemExit("usage: python -m midtrain_dagster.train.run PLAN.json")
@@ -260,9 +260,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         plan = TrainingPlan.read(Path(given[0]))
         if leader and "DAGSTER_PIPES_CONTEXT" in os.environ:
-            summary = run_in_pipes(plan, orphaned)
-        else:
-            summary = run(plan, tell, orphaned)
+            run_in_pipes(plan, orphaned)
+            return
+        summary = run(plan, tell, orphaned)
         if leader:
             print(json.dumps(summary))
     except Interrupted as error:
@@ -279,7 +279,7 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def run_in_pipes(plan: TrainingPlan, orphaned: Callable[[], bool]) -> dict[str, Any]:
+def run_in_pipes(plan: TrainingPlan, orphaned: Callable[[], bool]) -> None:
     """The same, its progress in the log of the Dagster run that started it, its summary as the asset's metadata."""
     from dagster_pipes import open_dagster_pipes
 
@@ -288,7 +288,6 @@ def run_in_pipes(plan: TrainingPlan, orphaned: Callable[[], bool]) -> dict[str, 
         if pipes.is_asset_step and len(pipes.asset_keys) == 1:
             pipes.report_asset_materialization(metadata=metadata(summary))
         pipes.report_custom_message(summary)
-        return summary
 
 
 def metadata(summary: dict[str, Any]) -> dict[str, Any]:
