@@ -38,6 +38,7 @@ demo: setup
 	@echo "The Dagster UI with this run in it: make ui, then http://127.0.0.1:3000"
 
 ui: setup
+	@$(BIN)/midtrain recover >/dev/null
 	@DAGSTER_HOME=$${DAGSTER_HOME:-$(CURDIR)} $(BIN)/dg dev --host 127.0.0.1 --port 3000
 
 test: setup

@@ -1,4 +1,4 @@
-"""`midtrain run`, `status`, `report`: the graph through Dagster, the same instance that the UI shows."""
+"""`midtrain run`, `recover`, `status`, `report`: the graph through Dagster, the same instance that the UI shows."""
 
 import os
 import threading
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from midtrain_dagster.commands import console
+from midtrain_dagster.commands.abandoned import alive, end_abandoned
 from midtrain_dagster.errors import MidtrainError
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the e
 
 
 def register(app: typer.Typer) -> None:
-    """Add run, status and report."""
+    """Add run, recover, status and report."""
     app.command("run")(run)
+    app.command("recover")(recover)
     app.command("status")(status)
     app.command("report")(report)
 
@@ -39,15 +41,16 @@ def run(
         loaded = definitions(project, root, [chosen])
         job = loaded.resolve_job_def(job_name(chosen.name))
         run_id = str(uuid4())
+        _recover(instance)
         shown = Shown(instance, run_id, len(list(job.asset_layer.executable_asset_keys)))
         started = time.monotonic()
-        with shown:
+        with alive(instance, run_id) as tags, shown:
             outcome = job.execute_in_process(
                 run_config={} if full_log else QUIET,
                 instance=instance,
                 run_id=run_id,
                 raise_on_error=False,
-                tags={"midtrain/recipe": chosen.name},
+                tags={"midtrain/recipe": chosen.name, **tags},
             )
         shown.summary(time.monotonic() - started)
         console.result(
@@ -61,6 +64,20 @@ def run(
         )
         if not outcome.success:
             raise MidtrainError(f"recipe {chosen.name}: " + (shown.problem or "the run failed; see it in the UI"))
+
+
+def recover() -> None:
+    """End runs whose process is gone (killed, or the machine went down), and free what they held. `run` does it by itself."""
+    _, root, _ = _load(None)
+    with _instance(root) as instance:
+        console.result({"ended": _recover(instance)})
+
+
+def _recover(instance: "dg.DagsterInstance") -> list[str]:
+    ended = end_abandoned(instance)
+    for run_id in ended:
+        console.say(f"run {run_id[:8]} ended before its time: marked as failed, its places in pools are free again")
+    return ended
 
 
 def status() -> None:
@@ -175,6 +192,8 @@ class Shown:
         event = entry.dagster_event
         if event is None:
             self._log(entry)
+        elif event.event_type_value == "ENGINE_EVENT" and "blocked by limit" in (event.message or ""):
+            self.console.print(f"[yellow]…[/yellow] {entry.step_key.replace('__', '/')}: {event.message}; another run is there")
         elif event.event_type_value == "STEP_START":
             self._since[entry.step_key] = entry.timestamp
         elif event.event_type_value == "ASSET_MATERIALIZATION":
