@@ -8,7 +8,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,8 @@ def evaluate(
     for task, benchmark in wanted:
         try:
             rows = _probes(model, settings, out) if task.name == "ruler" and settings.probe_lengths else data
-            built = build(task.name, benchmark, rows, task.num_fewshot, hub or settings.hub, _repeats(benchmark, settings))
+            with _rows_in_words(task.name):
+                built = build(task.name, benchmark, rows, task.num_fewshot, hub or settings.hub, _repeats(benchmark, settings))
         except NotRun as reason:
             not_run[task.name] = str(reason)
             continue
@@ -81,7 +83,9 @@ def evaluate(
         key = request_key("benchmark", digest, VERSION, task, count, settings, _content(built))
         done = _recall(out, task.name, key)
         if done is None:
-            done = _run(task, benchmark, built, count, settings, language_model())
+            lm = language_model()
+            with _rows_in_words(task.name):
+                done = _run(task, benchmark, built, count, settings, lm)
             _keep(out, task.name, key, *done)
         parts.append(done[0])
         frames.append(done[1])
@@ -90,6 +94,17 @@ def evaluate(
     if out is not None:
         _write(out, results, samples, not_run)
     return Evaluated(results, samples, not_run)
+
+
+@contextmanager
+def _rows_in_words(name: str) -> Iterator[None]:
+    """Rows that lack what a task reads, in one line."""
+    from jinja2.exceptions import UndefinedError
+
+    try:
+        yield
+    except (KeyError, UndefinedError) as error:
+        raise MidtrainError(f"{name}: a row has not what this task reads: {error}; `--debug` shows where") from error
 
 
 def _wanted(tasks: Sequence[str] | None, settings: Evaluation) -> list[tuple[Task, Benchmark]]:

@@ -87,7 +87,7 @@ def _made(task: str, config: dict[str, Any]) -> Any:
 
     try:
         return ConfigurableTask(config=config)
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise NotRun(f"{task} cannot be set up: {' '.join(str(error).split())[:300]}") from error
 
 

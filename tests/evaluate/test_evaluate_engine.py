@@ -129,6 +129,40 @@ def test_the_harness_says_the_same(model: Path, data: Path, tmp_path: Path):
     assert ours.results["n-shot"]["gsm8k"] == 5
 
 
+STOCK = ("mmlu", "triviaqa", "nq_open", "arc_challenge", "hellaswag", "winogrande", "bbh", "math")
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_the_harness_says_the_same_of_every_stock_set(name: str, model: Path, seeded: dict[str, Any], tmp_path: Path):
+    """Aggregates to the last digit, with the conventional shots, on seeded rows."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from midtrain_dagster.evaluate.catalog import CATALOG
+    from midtrain_dagster.evaluate.harness import build
+
+    for file, rows in seeded.items():
+        (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = SETTINGS.model_copy(update={"gold_bits": False, "parity_sample": 0, "max_gen_toks": 4})
+    ours = evaluate(model, [name], tmp_path, settings=settings, limit=2).results
+    built = build(name, CATALOG[name], tmp_path, hub=False)
+    generates = next(iter(built.tasks.values())).OUTPUT_TYPE == "generate_until"
+    theirs = simple_evaluate(
+        model=HFLM(pretrained=str(model), dtype="float32", batch_size=2, device="cpu"),
+        tasks=[built.group] if built.group is not None else list(built.tasks.values()),
+        limit=2,
+        gen_kwargs={"max_gen_toks": 4} if generates else None,
+        bootstrap_iters=100,
+        task_manager=TaskManager(include_defaults=False),
+    )
+    for kind in ("results", "groups"):
+        for task, scores in (theirs.get(kind) or {}).items():
+            expected = {key: value for key, value in scores.items() if isinstance(value, float)}
+            assert {key: ours[kind][task][key] for key in expected} == pytest.approx(expected, abs=0)
+    assert theirs["results"]
+
+
 def test_code_runs_in_the_sandbox_and_gold_is_scored(model: Path, data: Path, tmp_path: Path):
     done = evaluate(model, ["humaneval"], data, tmp_path, settings=SETTINGS)
     assert done.results["results"]["humaneval"]["pass@1,create_test"] == 0.0
@@ -217,6 +251,12 @@ def test_what_has_no_rows_is_said(model: Path, data: Path, tmp_path: Path):
     assert json.loads((tmp_path / "not_run.json").read_text()) == done.not_run
     with pytest.raises(MidtrainError, match="no benchmark is called 'nonsense'"):
         evaluate(model, ["nonsense"], data, settings=SETTINGS)
+
+
+def test_a_row_of_another_format_is_an_error_in_words(model: Path, tmp_path: Path):
+    (tmp_path / "gsm8k_test.jsonl").write_text('{"query": "What?", "answer": "#### 1"}\n' * 3)
+    with pytest.raises(MidtrainError, match=r"gsm8k: a row has not what this task reads: .*question"):
+        evaluate(model, ["gsm8k"], tmp_path, settings=SETTINGS)
 
 
 def test_what_does_not_fit_is_said(model: Path, tmp_path: Path):
