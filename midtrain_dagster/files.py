@@ -7,6 +7,7 @@ reject, never a crash and never a silent loss.
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -164,3 +165,17 @@ class ParquetSink:
             self._writer.close()
             if kind is None:
                 self._partial.replace(self.path)
+
+
+def name_of_rows(path: Path) -> str:
+    """What a file of benchmark rows is called, in evaluation as in decontamination: `gsm8k_test`, also for gsm8k/main/test.jsonl.
+
+    The file's name before its first dot; where that names a split alone, the directory that names the set stands before it.
+    """
+    stem = path.name.split(".")[0]
+    if not re.fullmatch(r"(test|validation|valid|val|dev|train)(-\d{5}-of-\d{5})?", stem.lower()):
+        return stem
+    above = path.parent
+    while above.name.lower() in ("main", "default", "data", "full", "plain_text") and above.parent != above:
+        above = above.parent
+    return f"{above.name}_{stem}" if above.name else stem

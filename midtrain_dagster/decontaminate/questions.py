@@ -11,7 +11,7 @@ import polars as pl
 from midtrain_dagster.decontaminate.layouts import Question, question_of, rows_of
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.files import open_binary
+from midtrain_dagster.files import name_of_rows, open_binary
 
 QUESTIONS_SCHEMA = pl.Schema(
     {  # type: ignore[arg-type]
@@ -72,15 +72,11 @@ def _files(paths: Iterable[Path | tuple[str, Path]]) -> Iterator[tuple[str, Path
             found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith(SUFFIXES))
             if not found:
                 raise MidtrainError(f"{path}: no question files; expected one of {', '.join(SUFFIXES)}")
-            yield from ((name or _stem(p), p) for p in found)
+            yield from ((name or name_of_rows(p), p) for p in found)
         elif path.exists():
-            yield name or _stem(path), path
+            yield name or name_of_rows(path), path
         else:
             raise MidtrainError(f"{path}: there is no such file or directory of questions")
-
-
-def _stem(path: Path) -> str:
-    return path.name.split(".")[0]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -176,7 +176,7 @@ def _divide(benchmark: Benchmark, rows: list[Row]) -> dict[str, list[Row]]:
 def _task_of(file: str) -> str:
     """The task of BIG-Bench Hard that a file is of: bbh_word_sorting_test, word_sorting, Word-Sorting."""
     plain = re.sub(r"[^a-z0-9]+", "_", file.lower()).removeprefix("bbh_")
-    return plain.removesuffix("_test")
+    return re.sub(r"(_(test|train|validation|dev))?(_\d{5}_of_\d{5})?$", "", plain)
 
 
 def _redirect(

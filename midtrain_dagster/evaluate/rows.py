@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.files import name_of_rows
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
 SPLITS = {"test": "test", "standard": "test", "validation": "validation", "valid": "validation", "val": "validation"}
@@ -38,7 +39,7 @@ MMLU_DEV = (5,) * 57
 class Row(NamedTuple):
     """One row and where it stands."""
 
-    file: str  # name without suffix
+    file: str  # files.name_of_rows
     number: int  # 0-based, in the file
     values: dict[str, Any]
 
@@ -83,7 +84,7 @@ def _plain(name: str) -> str:
 
 def read(paths: Iterable[Path]) -> list[Row]:
     """All rows of the files, in order. Raises MidtrainError, naming file and line, for one that cannot be read."""
-    return [Row(path.name.split(".")[0], number, values) for path in paths for number, values in enumerate(_values(path))]
+    return [Row(name_of_rows(path), number, values) for path in paths for number, values in enumerate(_values(path))]
 
 
 def _values(path: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,19 @@ LAYOUTS = {
         {"sentence": "The cup fits _ .", "option1": "box", "option2": "bag", "answer": "2"},
         ("The cup fits _ .", "bag", ["box", "bag"]),
     ),
+    "cruxeval": ({"code": "def f(x): return x", "input": "2", "output": "2"}, ("def f(x): return x\nf(2)", "2", [])),
+    "cloze": (
+        {"context": "The cat sat on the", "choices": ["mat", "sea"], "answer": 0},
+        ("The cat sat on the", "mat", ["mat", "sea"]),
+    ),
+    "narrativeqa": (
+        {
+            "document": {"text": "Long."},
+            "question": {"text": "Who?", "tokens": ["Who"]},
+            "answers": [{"text": "Ann"}, {"text": "Bo"}],
+        },
+        ("Who?", "Ann\nBo", []),
+    ),
     "nq": ({"question": "who sang it", "answer": ["Ann", "Bo"]}, ("who sang it", "Ann\nBo", [])),
     "triviaqa": ({"question": "Who?", "answer": {"value": "Ann", "aliases": ["A."]}}, ("Who?", "Ann", [])),
     "bbh": ({"input": "not True is", "target": "False"}, ("not True is", "False", [])),
@@ -89,3 +102,11 @@ def test_ids_are_stable_and_equal_questions_are_one(tmp_path):
     assert first.equals(second)
     assert first["row"].to_list() == [0, 3]
     assert read_questions([("named", path)])["benchmark"].unique().to_list() == ["named"]
+
+
+def test_an_article_with_several_questions_is_as_many(tmp_path):
+    asked = [{"question": f"Why {n}?", "options": ["a", "b"], "gold_label": 1} for n in range(2)]
+    (tmp_path / "quality.jsonl").write_text(json.dumps({"article": "Long.", "title": "T", "questions": asked}) + "\n")
+    found = read_questions([tmp_path / "quality.jsonl"])
+    assert found["question"].to_list() == ["Why 0?", "Why 1?"]
+    assert found["row"].to_list() == [0, 0]

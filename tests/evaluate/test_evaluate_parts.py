@@ -22,6 +22,7 @@ from midtrain_dagster.evaluate.packing import trees
 from midtrain_dagster.evaluate.responses import Responses
 from midtrain_dagster.evaluate.samples import SAMPLES_SCHEMA
 from midtrain_dagster.evaluate.tasks import scoring
+from midtrain_dagster.files import name_of_rows
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=8), min_size=1, max_size=12), st.integers(1, 30))
@@ -61,6 +62,8 @@ def test_rows_are_found_by_set_and_split(tmp_path: Path):
         (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "hub" / name).touch()
     assert list(rows.find(tmp_path, ["mbpp"])) == ["test"]
+    names = {name_of_rows(path) for path in (tmp_path / "hub").rglob("*.*")}
+    assert names == {"mbpp_test-00000-of-00001", "gov_report_validation", "word_sorting"}  # never two sets by one name
     assert list(rows.find(tmp_path, ["scrolls_gov_report"])) == ["validation"]
     assert list(rows.find(tmp_path, ["bbh_word_sorting"])) == ["test"]
     assert rows.find(tmp_path / "gsm8k_test.jsonl", ["anything"]) == {"test": [tmp_path / "gsm8k_test.jsonl"]}
