@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,31 @@ def test_gold_bits_alone(model: Path, data: Path):
     both = compare(done.samples, done.samples)
     assert both["metric"].to_list() == ["gold_bits_per_byte"]
     assert both["verdict"].to_list() == ["unchanged"]
+
+
+def test_the_command_writes_the_harness_s_keys(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from midtrain_dagster.cli import main
+
+    def said(*arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["midtrain", "evaluate", "--model", str(model), "--out", str(tmp_path), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        told: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return told
+
+    told = said("--tasks", "ARC-Easy,infilling", "--data", str(data), "--limit", "3", "--num-fewshot", "1", "--no-progress")
+    assert told["benchmarks"]["arc_easy"]["questions"] == 3
+    assert told["benchmarks"]["arc_easy"]["score"] is not None
+    assert list(told["not_run"]) == ["humaneval_infilling"]
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert {"results", "groups", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "config"} <= set(written)
+    assert written["n-shot"] == {"arc_easy": 1}
+    assert written["model_name"] == str(model)
+    assert "1 shots where the convention is 0" in told["benchmarks"]["arc_easy"]["notes"]
+    assert "gsm8k" in said("--tasks", "list")["benchmarks"]
 
 
 def test_bits_per_byte_against_one_pass_by_hand(model: Path):
