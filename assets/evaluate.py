@@ -14,6 +14,7 @@ from midtrain_dagster.evaluate.curve import agreement, curve, first
 from midtrain_dagster.evaluate.evaluate import Evaluated, evaluate
 from midtrain_dagster.evaluate.report.learning import curve_plots, held_out_curve
 from midtrain_dagster.project.project import Project
+from midtrain_dagster.recipes.evaluation import Evaluation as EvaluationSettings
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import fingerprint
 from midtrain_dagster.tables import digest
@@ -55,7 +56,7 @@ def evaluation(name: str, recipe: Recipe, project: Project, rows: list[dg.AssetK
         mark = fingerprint(SCORED, settings.model_dump(mode="json"), model.digest, digest(held_out), content_of(data))
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
-            scored = score(context, model.path / "model", recipe, held_out, data, lake, out)
+            scored = score(context, model.path / "model", settings, held_out, data, lake, out)
             measured, domains = (pl.read_parquet(out / f"{part}.parquet") for part in ("bits_per_byte", "domains"))
             return fingerprint(digest(measured), content(scored.samples)), {
                 "questions": scored.samples["question_id"].n_unique(),
@@ -109,7 +110,7 @@ def learning_curve(recipe: Recipe, project: Project, rows: list[dg.AssetKey]) ->
             for path in sorted((model.path / "snapshots").glob("step-*")):
                 step = int(path.name.removeprefix("step-"))
                 into = out / path.name
-                score(context, path, recipe, held_out, data, lake, into, limit)
+                score(context, path, recipe.evaluation.subset(), held_out, data, lake, into)
                 whole[step] = pl.read_parquet(into / "samples.parquet")
                 texts[step] = pl.read_parquet(into / "domains.parquet")
             last = int(model.about["steps"])
@@ -134,18 +135,17 @@ def learning_curve(recipe: Recipe, project: Project, rows: list[dg.AssetKey]) ->
 def score(
     context: dg.AssetExecutionContext,
     model: Path,
-    recipe: Recipe,
+    settings: EvaluationSettings,
     held_out: pl.DataFrame,
     data: list[Path],
     lake: Lake,
     out: Path,
-    limit: int | None = None,
 ) -> Evaluated:
     """Benchmarks and bits per byte of held-out documents, written to `out`. Answers are cached for the whole project."""
-    settings, name = recipe.evaluation, model.name if limit else context.asset_key.to_user_string()
+    name = context.asset_key.to_user_string() if model.name == "model" else model.name
     counted = progress(context, f"score {name}", "requests")
     answers = lake.cache_path("answers")
-    scored = evaluate(model, None, data, out, settings=settings, limit=limit, cache=answers, progress=counted)
+    scored = evaluate(model, None, data, out, settings=settings, cache=answers, progress=counted)
     read = progress(context, f"bits per byte of {name}", "tokens")
     measured = bits_per_byte(model, held_out, settings.window, settings.batch_tokens, settings.precision, read)
     measured.write_parquet(out / "bits_per_byte.parquet")

@@ -74,3 +74,9 @@ class Evaluation(Settings):
         default=50, ge=1, description="First so many questions of each subtask, for models along the run (`snapshot_every`)."
     )
     seed: int = Field(default=1234, description="Of few-shot sampling (1234 is lm-evaluation-harness's) and resampling.")
+
+    def subset(self) -> "Evaluation":
+        """The same on the first `curve_limit` questions of each subtask, and never on more than the whole evaluation asks."""
+        limits = {task.name: min(task.limit or self.limit or self.curve_limit, self.curve_limit) for task in self.tasks}
+        tasks = tuple(task.model_copy(update={"limit": limits[task.name]}) for task in self.tasks)
+        return self.model_copy(update={"tasks": tasks, "limit": min(self.limit or self.curve_limit, self.curve_limit)})

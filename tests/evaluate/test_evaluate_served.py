@@ -15,7 +15,7 @@ from midtrain_dagster.evaluate.backend import address, backend
 from midtrain_dagster.evaluate.curve import agreement, curve, first
 from midtrain_dagster.evaluate.responses import Responses
 from midtrain_dagster.evaluate.samples import SAMPLES_SCHEMA
-from midtrain_dagster.recipes.evaluation import Evaluation
+from midtrain_dagster.recipes.evaluation import Evaluation, Task
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -140,3 +140,12 @@ def test_curves_and_the_agreement_of_a_subset():
     assert largest == pytest.approx(-0.25)
     assert expected == pytest.approx(0.25)
     assert agreement([low, high], 4)["largest_difference"].to_list() == [0.0]
+
+
+def test_a_subset_never_asks_more_than_the_whole():
+    settings = Evaluation(tasks=(Task(name="a", limit=5), Task(name="b")), limit=30, curve_limit=10)
+    some = settings.subset()
+    assert [(task.name, task.limit) for task in some.tasks] == [("a", 5), ("b", 10)]
+    assert some.limit == 10
+    assert Evaluation(limit=3).subset().limit == 3
+    assert Evaluation().subset().limit == 50
