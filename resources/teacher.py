@@ -47,8 +47,9 @@ class FakeTeacher:
         self.script, self.model = script, model
         self.asked: list[Request] = []
 
-    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
-        for position, request in enumerate(requests):
+    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+        source = iter(requests)
+        for position, request in enumerate(iter(lambda: next(source, None), None)):
             self.asked.append(request)
             if progress:
                 progress.advance(1)

@@ -11,8 +11,9 @@ import json
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,39 @@ create table if not exists ledger (
     completion_tokens integer not null, cost real not null);
 create table if not exists claims (key text primary key, most real not null, process integer not null, expires real not null);
 """
+
+
+@dataclass
+class _Book:
+    """What one call of `complete` has taken and not yet answered."""
+
+    source: Iterator[Request | None]
+    asked: dict[str, Request] = field(default_factory=dict)  # key -> request, until it is answered
+    waiting: dict[str, list[int]] = field(default_factory=dict)  # key -> positions that want the reply
+    keys: dict[int, str] = field(default_factory=dict)  # number among all that were sent -> key, while in flight
+    answered: deque[tuple[str, Reply]] = field(default_factory=deque)  # found in the store, to be handed out
+    refused: deque[str] = field(default_factory=deque)  # would pass the budget now
+    theirs: deque[str] = field(default_factory=deque)  # in flight in another process
+    sent: int = 0
+    taken: int = 0
+
+    def next(self, model: str) -> str | None:
+        """The key of the request to look at next: of those that had to wait, else a new one; None: nothing for now."""
+        if self.refused:
+            return self.refused.popleft()
+        while (request := next(self.source, None)) is not None:
+            key, position = request.key(model), self.taken
+            self.taken += 1
+            if key not in self.waiting:
+                self.asked[key], self.waiting[key] = request, [position]
+                return key
+            self.waiting[key].append(position)
+        return None
+
+    def again(self) -> None:
+        """Look again at what others had in flight."""
+        self.refused.extend(self.theirs)
+        self.theirs.clear()
 
 
 class CachedTeacher:
@@ -56,53 +90,61 @@ class CachedTeacher:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_database": None}
 
-    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
         """Replies from the store at once, the others as they arrive; error `budget` for what may no longer be bought."""
-        positions: dict[str, list[int]] = {}
-        asked: dict[str, Request] = {}
-        for position, request in enumerate(requests):
-            key = request.key(self.model)
-            positions.setdefault(key, []).append(position)
-            asked.setdefault(key, request)
-        for key, reply in self._answers(asked):
-            for number, position in enumerate(positions[key]):
-                yield position, reply if number == 0 or reply.error else replace(reply, cached=True, cost=0.0)
-            if progress:
-                progress.advance(len(positions[key]))
+        book = _Book(iter(requests))
+        try:
+            while True:
+                before = book.sent
+                for place, reply in self.inner.complete(self._claimed(book)):
+                    key = book.keys.pop(before + place)
+                    yield from self._told(book, key, self._store(key, book.asked[key], reply), progress)
+                    yield from self._answered(book, progress)
+                idle = book.sent == before and not book.answered
+                yield from self._answered(book, progress)
+                if not book.waiting:
+                    return
+                if idle:
+                    time.sleep(POLL)
+                    book.again()
+        finally:
+            self._release(list(book.keys.values()))
 
-    def _answers(self, asked: dict[str, Request]) -> Iterator[tuple[str, Reply]]:
-        """(key, reply) for every key once. Rounds, because claims of others and of our own replies free up with time."""
-        waiting = dict(asked)
-        while waiting:
-            for key in [key for key in waiting if (reply := self._stored(key)) is not None]:
-                reply = self._stored(key)
-                if reply is not None:
-                    del waiting[key]
-                    yield key, reply
-            sent: list[str] = []
-            refused: set[str] = set()
-            for position, reply in self.inner.complete(self._claimed(waiting, sent, refused)):
-                key = sent[position]
-                stored = self._store(key, waiting.pop(key), reply)
-                yield key, stored
-            if sent or not waiting:
+    def _claimed(self, book: _Book) -> Iterator[Request | None]:
+        """The requests that may be sent now, each claimed at the moment that the teacher takes it."""
+        while True:
+            key = book.next(self.model)
+            if key is None:
+                yield None
                 continue
-            if refused and not self._others_in_flight():
-                for key in refused:
-                    del waiting[key]
-                    yield key, Reply(error="budget", detail=f"the budget of {self.budget} does not cover another request")
+            stored = self._stored(key)
+            verdict = "theirs" if stored else self._claim(key, self.most(book.asked[key]))
+            if stored is not None:
+                book.answered.append((key, stored))
+            elif verdict == "ours":
+                book.keys[book.sent] = key
+                book.sent += 1
+                yield book.asked[key]
+            elif verdict == "theirs":
+                book.theirs.append(key)
+            elif book.keys or self._others_in_flight():
+                book.refused.append(key)
+                yield None  # what is in flight may turn out cheaper than it could have been
             else:
-                time.sleep(POLL)
+                detail = f"the budget of {self.budget} does not cover another request"
+                book.answered.append((key, Reply(error="budget", detail=detail)))
 
-    def _claimed(self, waiting: dict[str, Request], sent: list[str], refused: set[str]) -> Iterator[Request]:
-        """The requests that we may send now, each claimed at the moment that the teacher takes it."""
-        for key, request in list(waiting.items()):
-            verdict = self._claim(key, self.most(request))
-            if verdict == "ours":
-                sent.append(key)
-                yield request
-            elif verdict == "budget":
-                refused.add(key)
+    def _answered(self, book: _Book, progress: Progress | None) -> Iterator[tuple[int, Reply]]:
+        while book.answered:
+            yield from self._told(book, *book.answered.popleft(), progress)
+
+    def _told(self, book: _Book, key: str, reply: Reply, progress: Progress | None) -> Iterator[tuple[int, Reply]]:
+        """The reply at every position that asked this very thing; the first paid for all."""
+        del book.asked[key]
+        for number, position in enumerate(book.waiting.pop(key)):
+            if progress:
+                progress.advance(1)
+            yield position, reply if number == 0 or reply.error else replace(reply, cached=True, cost=0.0)
 
     def most(self, request: Request) -> float:
         """The most that a request can cost: all its attempts that may be charged, at full length."""
@@ -144,7 +186,7 @@ class CachedTeacher:
 
     def _stored(self, key: str) -> Reply | None:
         row = self._connect().execute("select reply from replies where key = ?", (key,)).fetchone()
-        return replace(Reply(**json.loads(row[0])), cached=True, cost=0.0) if row else None
+        return Reply(**{**json.loads(row[0]), "cached": True}) if row else None
 
     def _store(self, key: str, request: Request, reply: Reply) -> Reply:
         """Write the reply, its ledger line and the end of its claim together, or not at all."""
@@ -152,7 +194,7 @@ class CachedTeacher:
         database = self._connect()
         database.execute("begin immediate")
         if not reply.error:
-            database.execute("insert or ignore into replies values (?, ?)", (key, json.dumps(asdict(reply))))
+            database.execute("insert or ignore into replies values (?, ?)", (key, json.dumps(vars(reply))))
         database.execute(
             "insert into ledger values (?, 1, ?, ?, ?) on conflict (account) do update set requests = requests + 1,"
             " prompt_tokens = prompt_tokens + excluded.prompt_tokens, cost = cost + excluded.cost,"
@@ -162,6 +204,10 @@ class CachedTeacher:
         database.execute("delete from claims where key = ?", (key,))
         database.execute("commit")
         return reply
+
+    def _release(self, keys: list[str]) -> None:
+        """Give up claims on requests whose replies nobody waits for any more."""
+        self._connect().executemany("delete from claims where key = ? and process = ?", [(key, os.getpid()) for key in keys])
 
     def spent(self) -> float:
         """All that this store has ever cost."""

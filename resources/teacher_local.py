@@ -12,7 +12,7 @@ from typing import Any
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import TeacherSettings
-from midtrain_dagster.synthesize.teacher import Message, Reply, Request, structured
+from midtrain_dagster.synthesize.teacher import Message, Reply, Request, structured, taken
 
 WORTH_SHARING = 16  # tokens
 
@@ -29,11 +29,15 @@ class LocalTeacher:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
 
-    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
-        """All requests are taken first, then answered batch by batch, the shortest prompts first."""
-        asked = list(requests)
-        if not asked:
-            return
+    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+        """All requests that there are now are taken first, then answered batch by batch, the shortest prompts first."""
+        source, before = iter(requests), 0
+        while asked := taken(source):
+            for position, reply in self._answer(asked, progress):
+                yield before + position, reply
+            before += len(asked)
+
+    def _answer(self, asked: list[Request], progress: Progress | None) -> Iterator[tuple[int, Reply]]:
         tokenizer, _ = self._load()
         prompts = [self._prompt(tokenizer, request.messages) for request in asked]
         fits = [i for i, request in enumerate(asked) if len(prompts[i]) + request.parameters.max_tokens <= self._context()]

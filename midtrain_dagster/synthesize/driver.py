@@ -5,8 +5,9 @@ the same documents.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import duckdb
@@ -15,9 +16,10 @@ import polars as pl
 from midtrain_dagster.documents import document_id, documents
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
-from midtrain_dagster.synthesize.generator import Conversation, Draft, Generator, Parent, Rejected, Verdict
+from midtrain_dagster.synthesize.conversations import Conversations, Talk
+from midtrain_dagster.synthesize.generator import Draft, Generator, Parent
 from midtrain_dagster.synthesize.prompts import prompt_hash
-from midtrain_dagster.synthesize.teacher import Reply, Request, Teacher, ask
+from midtrain_dagster.synthesize.teacher import Reply, Teacher
 
 SAMPLE_CHARACTERS = 400
 
@@ -30,11 +32,25 @@ OUTCOMES = pl.Schema(
         "document_id": pl.String,  # what came of it
         "prompt_tokens": pl.Int64,
         "completion_tokens": pl.Int64,
-        "cost": pl.Float64,  # paid now; zero from the cache
-        "cached": pl.Boolean,
+        "cost": pl.Float64,  # what the reply cost when it was bought
+        "cached": pl.Boolean,  # bought by an earlier run, or for another parent of this one
         "sample": pl.String,  # beginning of the text
     }
 )
+
+
+REQUESTS = pl.Schema(
+    {
+        "parent_id": pl.String,  # the first parent of the conversation
+        "request": pl.Int32,  # number in the conversation
+        "key": pl.String,  # of the reply in the teacher's store
+        "messages": pl.String,  # JSON: what was sent; of a picture its kind and hash
+        "parameters": pl.String,  # JSON: how it was sampled
+        "reply": pl.String,
+        "error": pl.String,
+    }
+)
+PICTURE = re.compile(r"data:([\w/+.-]+);base64,([A-Za-z0-9+/=]+)")
 
 
 class Synthesized(NamedTuple):
@@ -42,6 +58,7 @@ class Synthesized(NamedTuple):
 
     documents: pl.DataFrame  # documents.SCHEMA, sorted by id
     outcomes: pl.DataFrame  # OUTCOMES, in order of parents and requests
+    requests: pl.DataFrame = pl.DataFrame(schema=REQUESTS)  # in the same order
 
 
 def choose(frame: pl.DataFrame, generator: Generator, limit: int | None = None) -> pl.DataFrame:
@@ -69,70 +86,67 @@ def synthesize(
     progress: Progress | None = None,
     batch: int = 2048,
 ) -> Synthesized:
-    """Documents made from `parents` (columns id, text and what else documents have), in batches of `batch` conversations.
+    """Documents made from `parents` (columns id, text and what else documents have), `batch` conversations at a time.
 
     `progress` counts parents. Raises MidtrainError when the generator needs a teacher and there is none.
     """
     if teacher is None and generator.needs_teacher:
         raise MidtrainError(f"generator {generator.settings.name} needs a teacher; the project file names none")
     account = _account(generator, teacher)
+    model = teacher.model if teacher is not None else ""
+    ended: list[Talk] = []
+    chunks: list[tuple[pl.DataFrame, ...]] = []
+    for talk in Conversations(generator, _parents(parents), batch).ended(teacher if generator.needs_teacher else None):
+        ended.append(talk)
+        if progress:
+            progress.advance(len(talk.parents))
+        if len(ended) >= batch:
+            chunks.append(_frames(generator, ended, account, model))
+            ended = []
+    chunks.append(_frames(generator, ended, account, model))
+    made, outcomes, requests = (pl.concat(frames) for frames in zip(*chunks, strict=True))
+    return Synthesized(
+        made.sort("task").drop("task").unique("id", keep="first", maintain_order=True).sort("id"),
+        outcomes.sort("task", maintain_order=True).drop("task"),
+        requests.sort("task", maintain_order=True).drop("task"),
+    )
+
+
+def _frames(generator: Generator, talks: list[Talk], account: str, model: str) -> tuple[pl.DataFrame, ...]:
+    """Documents, outcomes and requests of conversations, each with the number of its conversation as `task`."""
     rows: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
-    tasks = list(generator.arrange(_parents(parents)))
-    for start in range(0, len(tasks), batch):
-        for talk in _run(generator, tasks[start : start + batch], teacher, progress):
-            made, told = _record(generator, talk, account)
-            rows += made
-            outcomes += told
-    frame = documents(rows).unique("id", keep="first", maintain_order=True).sort("id")
-    return Synthesized(frame, pl.DataFrame(outcomes, schema=OUTCOMES))
-
-
-@dataclass
-class Talk:
-    """One conversation: its parents, what was asked and answered so far, and how it ended."""
-
-    parents: tuple[Parent, ...]
-    course: Conversation
-    asked: list[Request]
-    replies: list[Reply]
-    pending: list[Request]
-    verdicts: list[Verdict] | None = None
-
-    def go_on(self, replies: list[Reply] | None) -> None:
-        """Hand in the replies to what is pending; afterwards there is more pending, or there are verdicts."""
-        if replies is not None:
-            self.asked += self.pending
-            self.replies += replies
-        self.pending = []
-        try:
-            self.pending = next(self.course) if replies is None else self.course.send(replies)
-        except StopIteration as end:
-            self.verdicts = end.value
-        except Rejected as rejected:
-            last = len(self.replies) - 1 if self.replies else None
-            self.verdicts = [Verdict(last, None, str(rejected), self.replies[-1].text if self.replies else "")]
-
-
-def _run(
-    generator: Generator, tasks: Sequence[tuple[Parent, ...]], teacher: Teacher | None, progress: Progress | None
-) -> list[Talk]:
-    """Hold all conversations, in lockstep: the requests of all that still talk go to the teacher together."""
-    talks = [Talk(parents, generator.converse(parents), [], [], []) for parents in tasks]
+    requests: list[dict[str, Any]] = []
+    tasks: tuple[list[int], list[int], list[int]] = ([], [], [])
     for talk in talks:
-        talk.go_on(None)
-    while open_talks := [talk for talk in talks if talk.verdicts is None]:
-        if teacher is None:
-            raise MidtrainError(f"generator {generator.settings.name} asked for a teacher and there is none")
-        replies = iter(ask(teacher, [request for talk in open_talks for request in talk.pending]))
-        for talk in open_talks:
-            talk.go_on([next(replies) for _ in talk.pending])
-            if progress and talk.verdicts is not None:
-                progress.advance(len(talk.parents))
-    return talks
+        made, told = _record(generator, talk, account)
+        asked = [_asked(talk, number, model) for number in range(len(talk.asked))]
+        for target, some, task in zip((rows, outcomes, requests), (made, told, asked), tasks, strict=True):
+            target += some
+            task += [talk.number] * len(some)
+    frames = documents(rows), pl.DataFrame(outcomes, schema=OUTCOMES), pl.DataFrame(requests, schema=REQUESTS)
+    return tuple(frame.with_columns(task=pl.Series(task, dtype=pl.Int64)) for frame, task in zip(frames, tasks, strict=True))
 
 
-def _record(generator: Generator, talk: Talk, account: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _asked(talk: Talk, number: int, model: str) -> dict[str, Any]:
+    request, reply = talk.asked[number], talk.replies[number]
+    messages = PICTURE.sub(_picture, json.dumps([dict(message) for message in request.messages], ensure_ascii=False))
+    return {
+        "parent_id": talk.parents[0].id,
+        "request": number,
+        "key": request.key(model),
+        "messages": messages,
+        "parameters": json.dumps(vars(request.parameters), ensure_ascii=False),
+        "reply": reply.text,
+        "error": reply.error,
+    }
+
+
+def _picture(found: re.Match[str]) -> str:
+    return f"{found[1]} {blake2b(found[2].encode(), digest_size=16).hexdigest()}"
+
+
+def _record(generator: Generator, talk: Talk, account: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A conversation as rows of documents and of outcomes; each request and each parent has at least one outcome."""
     rows, outcomes, told = [], [], set[int]()
     for number, verdict in enumerate(talk.verdicts or []):
@@ -171,9 +185,7 @@ def _outcome(
     }
 
 
-def _document(
-    generator: Generator, parents: tuple[Parent, ...], draft: Draft, number: int, account: dict[str, Any]
-) -> dict[str, Any]:
+def _document(generator: Generator, parents: tuple[Parent, ...], draft: Draft, number: int, account: str) -> dict[str, Any]:
     licenses = {parent.license for parent in parents}
     name = generator.settings.name
     locator = "+".join(parent.id for parent in parents) + f"/{number}"
@@ -186,21 +198,22 @@ def _document(
         "language": draft.language or parents[0].language,
         "license": licenses.pop() if len(licenses) == 1 else None,
         "parent_ids": [parent.id for parent in parents],
-        "generator": json.dumps(account, ensure_ascii=False, sort_keys=True),
+        "generator": account,
         "metadata": json.dumps(dict(draft.metadata), ensure_ascii=False, sort_keys=True) if draft.metadata else None,
     }
 
 
-def _account(generator: Generator, teacher: Teacher | None) -> dict[str, Any]:
-    """How the documents came about: model, prompts with their hashes, every setting that shapes them."""
+def _account(generator: Generator, teacher: Teacher | None) -> str:
+    """How the documents came about, as JSON: model, prompts with their hashes, every setting that shapes them."""
     settings = generator.settings.model_dump(mode="json", exclude={"parents", "where", "limit", "name", "kind"})
-    return {
+    account = {
         "name": generator.settings.name,
         "kind": getattr(generator.settings, "kind", ""),
         "model": teacher.model if teacher is not None and generator.needs_teacher else None,
         "prompts": {f"{name}.txt": prompt_hash(name) for name in generator.prompts},
         "parameters": settings,
     }
+    return json.dumps(account, ensure_ascii=False, sort_keys=True)
 
 
 def _parents(frame: pl.DataFrame) -> list[Parent]:
@@ -240,6 +253,7 @@ def summary(result: Synthesized) -> dict[str, Any]:
         "completion_tokens": int(outcomes["completion_tokens"].sum()),
         "cached": int(outcomes["cached"].sum()),
         "cost": float(outcomes["cost"].sum()),
+        "paid_now": float(outcomes.filter(~pl.col("cached"))["cost"].sum()),
         "rejected": dict(reasons.iter_rows()),
     }
 

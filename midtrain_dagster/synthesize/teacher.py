@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ class Request:
 
     def key(self, model: str) -> str:
         """Hash of (model, messages, parameters), 32 hex digits: equal requests, equal keys, on every machine."""
-        content = [model, [dict(message) for message in self.messages], asdict(self.parameters)]
+        content = [model, [dict(message) for message in self.messages], vars(self.parameters)]
         return blake2b(json.dumps(content, sort_keys=True, default=str).encode("utf-8", "replace"), digest_size=16).hexdigest()
 
     def characters(self) -> int:
@@ -55,8 +55,8 @@ def _text_length(parts: Iterable[Mapping[str, Any]]) -> int:
 class Reply:
     """What came back: `text`, or `error` (a few words, the same for the same cause) where nothing usable did.
 
-    `finish_reason` is `stop` or `length`. Tokens and cost include attempts that were paid for and then thrown away;
-    a cached reply keeps its tokens and costs nothing.
+    `finish_reason` is `stop` or `length`. Tokens and cost include attempts that were paid for and then thrown away. A
+    cached reply keeps its tokens and what it once cost; nothing was paid for it now.
     """
 
     text: str = ""
@@ -74,13 +74,20 @@ class Teacher(Protocol):
 
     model: str
 
-    def complete(self, requests: Iterable[Request], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
         """Answer each request: (its position, the reply), in the order in which replies arrive, each exactly once.
 
-        Requests are taken from the iterable only when there is room to send them. A request that cannot be answered
-        yields a reply with an error; nothing is raised for one bad request.
+        Requests are taken from the iterable only when there is room to send them. None among them (it has no position)
+        means: nothing to ask until more replies have come. A teacher with nothing in flight then returns, and is called
+        again with the rest. A request that cannot be answered yields a reply with an error; nothing is raised for one
+        bad request.
         """
         ...
+
+
+def taken(requests: Iterator[Request | None]) -> list[Request]:
+    """The requests up to the next None or the end, for a teacher that answers many at once."""
+    return list(iter(lambda: next(requests, None), None))
 
 
 def ask(teacher: Teacher, requests: list[Request], progress: Progress | None = None) -> list[Reply]:
@@ -92,15 +99,32 @@ def ask(teacher: Teacher, requests: list[Request], progress: Progress | None = N
 
 
 def structured(reply: Reply, schema: Mapping[str, Any] | None) -> Reply:
-    """The reply itself if it is JSON of `schema` (servers may accept a schema and ignore it), else an error."""
+    """The reply as bare JSON if it holds JSON of `schema`, else an error: servers may accept a schema and ignore it.
+
+    Of a reply with words or a fence around it the first JSON object or list counts.
+    """
     if schema is None or reply.error:
         return reply
     try:
-        value = json.loads(reply.text)
+        value, text = json.loads(reply.text), reply.text
     except ValueError as error:
-        return replace(reply, error="not JSON", detail=str(error)[:200])
+        found = _embedded(reply.text)
+        if found is None:
+            return replace(reply, error="not JSON", detail=str(error)[:200])
+        value, text = found, json.dumps(found, ensure_ascii=False)
     problem = mismatch(value, schema)
-    return replace(reply, error="not of the schema", detail=problem) if problem else reply
+    return replace(reply, error="not of the schema", detail=problem) if problem else replace(reply, text=text)
+
+
+def _embedded(text: str) -> Any:
+    """The first JSON object or list in a text; None where there is none."""
+    decoder = json.JSONDecoder()
+    for place in (place for place, character in enumerate(text) if character in "{["):
+        try:
+            return decoder.raw_decode(text, place)[0]
+        except ValueError:
+            continue
+    return None
 
 
 def mismatch(value: Any, schema: Mapping[str, Any], where: str = "value") -> str | None:
