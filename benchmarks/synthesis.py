@@ -85,6 +85,14 @@ async def bare(port: int, prompts: list[str], concurrency: int) -> None:
     await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
+def import_client() -> None:
+    """Load the client library, as the bare generator's was loaded before its clock started."""
+    import openai
+    import openai.resources.chat
+
+    openai.DefaultAioHttpClient()
+
+
 def _is_json(text: bytes) -> bool:
     try:
         json.loads(text)
@@ -100,29 +108,8 @@ def main() -> None:
     arguments.add_argument("--concurrency", type=int, default=64)
     arguments.add_argument("--seconds", type=float, default=0.2)
     chosen = arguments.parse_args()
-    words = [
-        "the",
-        "river",
-        "flows",
-        "past",
-        "many",
-        "towns",
-        "and",
-        "fields",
-        "until",
-        "it",
-        "comes",
-        "to",
-        "the",
-        "sea",
-        "where",
-        "boats",
-        "wait",
-        "for",
-        "the",
-        "wind",
-    ]
-    texts = [" ".join([f"Part {i}.", *words, *words]) for i in range(chosen.requests)]
+    line = "the river flows past many towns and fields until it comes to the sea where boats wait for the wind"
+    texts = [f"Part {i}. {line} {line}" for i in range(chosen.requests)]
 
     with Endpoint(chosen.seconds) as port:
         started = time.perf_counter()
@@ -137,6 +124,7 @@ def main() -> None:
             kind="openai", model="m", base_url=url, api_key_env=None, concurrency=chosen.concurrency, retries=12, paid_retries=8
         )
         asking = teacher(settings, Path(directory) / "replies.sqlite")
+        import_client()
         before = time.process_time()
         started = time.perf_counter()
         result = synthesize(parents, make(Rewrite(name="r", minimum_words=1)), asking, batch=chosen.requests)

@@ -10,7 +10,7 @@ from pathlib import Path
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import TeacherSettings
-from midtrain_dagster.synthesize.teacher import Reply, Request, Teacher, structured
+from midtrain_dagster.synthesize.teacher import Keep, Reply, Request, Teacher, structured
 from resources.teacher_cache import CachedTeacher
 from resources.teacher_local import LocalTeacher
 from resources.teacher_openai import OpenAITeacher
@@ -47,13 +47,18 @@ class FakeTeacher:
         self.script, self.model = script, model
         self.asked: list[Request] = []
 
-    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+    def complete(
+        self, requests: Iterable[Request | None], progress: Progress | None = None, keep: Keep | None = None
+    ) -> Iterator[tuple[int, Reply]]:
         source = iter(requests)
         for position, request in enumerate(iter(lambda: next(source, None), None)):
             self.asked.append(request)
             if progress:
                 progress.advance(1)
-            yield position, structured(self._reply(request), request.parameters.json_schema)
+            reply = structured(self._reply(request), request.parameters.json_schema)
+            if keep:
+                keep(position, reply)
+            yield position, reply
 
     def _reply(self, request: Request) -> Reply:
         prompt = str(request.messages[-1]["content"])

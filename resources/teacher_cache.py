@@ -21,7 +21,7 @@ import polars as pl
 
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import Prices
-from midtrain_dagster.synthesize.teacher import Reply, Request, Teacher
+from midtrain_dagster.synthesize.teacher import Keep, Reply, Request, Teacher
 
 LEASE = 3600.0  # seconds until a claim of a process that we cannot see counts as dead
 POLL = 0.2  # seconds between looks at a request that another process has in flight
@@ -90,18 +90,23 @@ class CachedTeacher:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_database": None}
 
-    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+    def complete(
+        self, requests: Iterable[Request | None], progress: Progress | None = None, keep: Keep | None = None
+    ) -> Iterator[tuple[int, Reply]]:
         """Replies from the store at once, the others as they arrive; error `budget` for what may no longer be bought."""
         book = _Book(iter(requests))
+
+        def store(place: int, reply: Reply) -> None:
+            key = book.keys.pop(before + place)
+            book.answered.append((key, self._store(key, book.asked[key], reply)))
+
         try:
             while True:
                 before = book.sent
-                for place, reply in self.inner.complete(self._claimed(book)):
-                    key = book.keys.pop(before + place)
-                    yield from self._told(book, key, self._store(key, book.asked[key], reply), progress)
-                    yield from self._answered(book, progress)
+                for _ in self.inner.complete(self._claimed(book), keep=store):
+                    yield from self._answered(book, progress, keep)
                 idle = book.sent == before and not book.answered
-                yield from self._answered(book, progress)
+                yield from self._answered(book, progress, keep)
                 if not book.waiting:
                     return
                 if idle:
@@ -117,11 +122,11 @@ class CachedTeacher:
             if key is None:
                 yield None
                 continue
-            stored = self._stored(key)
-            verdict = "theirs" if stored else self._claim(key, self.most(book.asked[key]))
-            if stored is not None:
+            if (stored := self._stored(key)) is not None:
                 book.answered.append((key, stored))
-            elif verdict == "ours":
+                continue
+            verdict = self._claim(key, self.most(book.asked[key]))
+            if verdict == "ours":
                 book.keys[book.sent] = key
                 book.sent += 1
                 yield book.asked[key]
@@ -134,17 +139,18 @@ class CachedTeacher:
                 detail = f"the budget of {self.budget} does not cover another request"
                 book.answered.append((key, Reply(error="budget", detail=detail)))
 
-    def _answered(self, book: _Book, progress: Progress | None) -> Iterator[tuple[int, Reply]]:
+    def _answered(self, book: _Book, progress: Progress | None, keep: Keep | None) -> Iterator[tuple[int, Reply]]:
+        """The replies that are there, at every position that asked this very thing; the first paid for all."""
         while book.answered:
-            yield from self._told(book, *book.answered.popleft(), progress)
-
-    def _told(self, book: _Book, key: str, reply: Reply, progress: Progress | None) -> Iterator[tuple[int, Reply]]:
-        """The reply at every position that asked this very thing; the first paid for all."""
-        del book.asked[key]
-        for number, position in enumerate(book.waiting.pop(key)):
-            if progress:
-                progress.advance(1)
-            yield position, reply if number == 0 or reply.error else replace(reply, cached=True, cost=0.0)
+            key, reply = book.answered.popleft()
+            del book.asked[key]
+            for number, position in enumerate(book.waiting.pop(key)):
+                told = reply if number == 0 or reply.error else replace(reply, cached=True, cost=0.0)
+                if keep:
+                    keep(position, told)
+                if progress:
+                    progress.advance(1)
+                yield position, told
 
     def most(self, request: Request) -> float:
         """The most that a request can cost: all its attempts that may be charged, at full length."""

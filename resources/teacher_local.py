@@ -12,7 +12,7 @@ from typing import Any
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import TeacherSettings
-from midtrain_dagster.synthesize.teacher import Message, Reply, Request, structured, taken
+from midtrain_dagster.synthesize.teacher import Keep, Message, Reply, Request, structured, taken
 
 WORTH_SHARING = 16  # tokens
 
@@ -29,27 +29,35 @@ class LocalTeacher:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
 
-    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+    def complete(
+        self, requests: Iterable[Request | None], progress: Progress | None = None, keep: Keep | None = None
+    ) -> Iterator[tuple[int, Reply]]:
         """All requests that there are now are taken first, then answered batch by batch, the shortest prompts first."""
         source, before = iter(requests), 0
         while asked := taken(source):
-            for position, reply in self._answer(asked, progress):
-                yield before + position, reply
+            for answered in self._answer(asked):
+                for position, reply in answered:
+                    if keep:
+                        keep(before + position, reply)
+                if progress:
+                    progress.advance(len(answered))
+                yield from ((before + position, reply) for position, reply in answered)
             before += len(asked)
 
-    def _answer(self, asked: list[Request], progress: Progress | None) -> Iterator[tuple[int, Reply]]:
+    def _answer(self, asked: list[Request]) -> Iterator[list[tuple[int, Reply]]]:
+        """The replies, a batch at a time, each with the position of its request."""
         tokenizer, _ = self._load()
         prompts = [self._prompt(tokenizer, request.messages) for request in asked]
         fits = [i for i, request in enumerate(asked) if len(prompts[i]) + request.parameters.max_tokens <= self._context()]
-        for i in sorted(set(range(len(asked))) - set(fits)):
-            yield i, Reply(error="prompt too long", detail=f"{len(prompts[i])} tokens", prompt_tokens=len(prompts[i]))
+        yield [
+            (i, Reply(error="prompt too long", detail=f"{len(prompts[i])} tokens", prompt_tokens=len(prompts[i])))
+            for i in sorted(set(range(len(asked))) - set(fits))
+        ]
         order = sorted(fits, key=lambda i: (asked[i].parameters.max_tokens, len(prompts[i]), i))
         for start in range(0, len(order), self.settings.batch_size):
             batch = order[start : start + self.settings.batch_size]
-            for i, reply in zip(batch, self._generate([asked[i] for i in batch], [prompts[i] for i in batch]), strict=True):
-                yield i, structured(reply, asked[i].parameters.json_schema)
-            if progress:
-                progress.advance(len(batch))
+            replies = self._generate([asked[i] for i in batch], [prompts[i] for i in batch])
+            yield [(i, structured(r, asked[i].parameters.json_schema)) for i, r in zip(batch, replies, strict=True)]
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:

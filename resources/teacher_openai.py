@@ -10,14 +10,15 @@ with plain dictionaries, which leaves out the validation of every message (2.2 m
 import asyncio
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import TeacherSettings
-from midtrain_dagster.synthesize.teacher import Reply, Request, structured
+from midtrain_dagster.synthesize.teacher import Keep, Reply, Request, structured
 
 MOST_WAIT = 30.0  # seconds between two attempts
 COMPLETIONS = "/chat/completions"
@@ -31,33 +32,45 @@ class OpenAITeacher:
         self.paid_attempts = 1 + settings.paid_retries
         self._schemas_offered = True  # until the endpoint refuses one
 
-    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+    def complete(
+        self, requests: Iterable[Request | None], progress: Progress | None = None, keep: Keep | None = None
+    ) -> Iterator[tuple[int, Reply]]:
         """Replies as they arrive. Runs its own event loop in the caller's thread, and only while the caller asks."""
         loop = asyncio.new_event_loop()
         client = self._client()
         pace = Pace(self.settings.concurrency)
         answers: asyncio.Queue[tuple[int, Reply]] = asyncio.Queue()
+        ready: deque[tuple[int, Request]] = deque()  # taken, so that a place that becomes free is filled at once
         running: dict[int, asyncio.Task[None]] = {}
 
         async def work(position: int, request: Request) -> None:
-            answers.put_nowait((position, await self._answer(client, request, pace)))
+            reply = await self._answer(client, request, pace)
+            del running[position]
+            if keep:
+                keep(position, reply)
+            answers.put_nowait((position, reply))
+            launch()
 
+        def launch() -> None:
+            while ready and pace.room(len(running)):
+                position, request = ready.popleft()
+                running[position] = loop.create_task(work(position, request))
+
+        pace.freed = launch
         source, position = iter(requests), 0
         try:
             while True:
-                while pace.room(len(running)) and (request := next(source, None)) is not None:
-                    running[position] = loop.create_task(work(position, request))
+                while len(ready) < self.settings.concurrency and (request := next(source, None)) is not None:
+                    ready.append((position, request))
                     position += 1
-                if not running:
+                    launch()
+                if not running and answers.empty():
                     break
-                arrived = [loop.run_until_complete(answers.get())]
-                while not answers.empty():
-                    arrived.append(answers.get_nowait())
-                for place, reply in arrived:
-                    del running[place]
-                    if progress:
-                        progress.advance(1)
-                    yield place, reply
+                # One reply at a time: what the caller does with it must not hold up the others, nor the next requests.
+                place, reply = loop.run_until_complete(answers.get())
+                if progress:
+                    progress.advance(1)
+                yield place, reply
         finally:
             for task in running.values():
                 task.cancel()
@@ -190,6 +203,7 @@ class Pace:
     flying: int = 0
     asleep: int = 0
     outcomes: int = 0
+    freed: Callable[[], None] = lambda: None  # called when a place has become free without an answer
     _free: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def __post_init__(self) -> None:
@@ -202,6 +216,7 @@ class Pace:
     async def sleep(self, seconds: float) -> None:
         """Wait for the next attempt of a request, without holding its place."""
         self.asleep += 1
+        self.freed()
         try:
             await asyncio.sleep(seconds)
         finally:

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -69,18 +69,24 @@ class Reply:
     cost: float = 0.0
 
 
+Keep = Callable[[int, Reply], None]
+
+
 class Teacher(Protocol):
     """A language model that writes for us."""
 
     model: str
 
-    def complete(self, requests: Iterable[Request | None], progress: Progress | None = None) -> Iterator[tuple[int, Reply]]:
+    def complete(
+        self, requests: Iterable[Request | None], progress: Progress | None = None, keep: Keep | None = None
+    ) -> Iterator[tuple[int, Reply]]:
         """Answer each request: (its position, the reply), in the order in which replies arrive, each exactly once.
 
         Requests are taken from the iterable only when there is room to send them. None among them (it has no position)
         means: nothing to ask until more replies have come. A teacher with nothing in flight then returns, and is called
-        again with the rest. A request that cannot be answered yields a reply with an error; nothing is raised for one
-        bad request.
+        again with the rest. `keep` is called with what is yielded, as soon as it is there and before anything more is
+        sent, so that a kill loses nothing that has arrived. A request that cannot be answered yields a reply with an error;
+        nothing is raised for one bad request.
         """
         ...
 
