@@ -222,16 +222,16 @@ def source_table(lake: Lake, project: Project) -> pl.DataFrame:
 
 
 def generator_table(lake: Lake, project: Project) -> pl.DataFrame:
-    """One row a generator: parents, requests, tokens, cost, acceptance by reason."""
-    from midtrain_dagster.synthesize.driver import Synthesized, summary
+    """One row a generator: parents, requests, tokens, cost, acceptance by reason, three samples."""
+    from midtrain_dagster.synthesize.driver import Synthesized, samples, summary
 
     rows = []
     for generator in project.generators:
         told = lake.tables.read("synthesis_outcomes", generator.name).drop("source")
-        made = summary(Synthesized(lake.tables.read("raw_documents", generator.name), told))
-        made["rejected"] = ", ".join(f"{reason} {count}" for reason, count in made["rejected"].items())
-        samples = told.filter(pl.col("accepted"))["sample"].head(3).to_list()
-        rows.append({"generator": generator.name, **made, "samples": samples})
+        made = Synthesized(lake.tables.read("raw_documents", generator.name), told)
+        counted = summary(made)
+        counted["rejected"] = ", ".join(f"{reason} {count:,}" for reason, count in counted["rejected"].items())
+        rows.append({"generator": generator.name, "kind": generator.kind, **counted, "samples": list(samples(made, 3))})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

@@ -219,6 +219,10 @@ class CachedTeacher:
         """All that this store has ever cost."""
         return float(self._connect().execute("select coalesce(sum(cost), 0) from ledger").fetchone()[0])
 
+    def left(self) -> float | None:
+        """What the budget still allows; None without one."""
+        return None if self.budget is None else max(0.0, self.budget - self.spent())
+
     def accounts(self) -> pl.DataFrame:
         """account, requests, prompt_tokens, completion_tokens, cost: one row a generator and source, sorted."""
         rows = self._connect().execute("select * from ledger order by account").fetchall()

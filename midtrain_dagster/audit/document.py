@@ -28,12 +28,42 @@ def document(tables: Tables, artifacts: Artifacts, identifier: str, recipes: lis
     )
     return {
         "document": {**row, "text": row["text"][:500], "generator": json.loads(row["generator"]) if row["generator"] else None},
+        "prompts": prompts(tables, row["source"], identifier),
         "parents": [ancestors(tables, parent) for parent in row["parent_ids"] or []],
         "children": children.to_dicts(),
         "attributes": {name: attribute(tables, name, identifier) for name in ATTRIBUTES if tables.exists(name)},
         "decisions": {recipe: decision(tables, recipe, identifier) for recipe in recipes},
         "seen_by": [use for recipe in recipes for use in uses(artifacts, recipe, identifier)],
     }
+
+
+def prompts(tables: Tables, source: str, identifier: str) -> list[dict[str, Any]]:
+    """What the teacher was asked in the conversation that a synthetic document came out of, and what it replied.
+
+    `made_from`: whether the document is made from this very reply; the others led up to it. Empty for a collected document
+    and for one that was made by rule.
+    """
+    if not tables.exists("synthesis_requests") or not tables.exists("synthesis_outcomes"):
+        return []
+    told = tables.scan("synthesis_outcomes", source).filter(
+        (pl.col("document_id") == identifier) & pl.col("request").is_not_null()
+    )
+    origin = told.select("parent_id", "request").unique().collect()
+    if not len(origin):
+        return []
+    asked = tables.scan("synthesis_requests", source).filter(pl.col("parent_id") == origin["parent_id"][0]).collect()
+    return [
+        {
+            "request": row["request"],
+            "made_from": row["request"] in origin["request"],
+            "messages": json.loads(row["messages"]),
+            "parameters": json.loads(row["parameters"]),
+            "reply": row["reply"],
+            "error": row["error"],
+            "key": row["key"],
+        }
+        for row in asked.sort("request").iter_rows(named=True)
+    ]
 
 
 def ancestors(tables: Tables, identifier: str) -> dict[str, Any]:

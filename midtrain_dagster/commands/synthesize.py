@@ -26,34 +26,57 @@ def register(app: typer.Typer) -> None:
         teacher_option: Annotated[list[str] | None, typer.Option(help="Teacher setting, key=value; repeatable.")] = None,
         limit: Annotated[int, typer.Option(help="Parents at most.")] = 100,
         cache: Annotated[Path | None, typer.Option(help="Store of replies; default OUT/replies.sqlite.")] = None,
-        estimate: Annotated[int, typer.Option(help="Only take so many parents; estimate tokens and cost of all.")] = 0,
+        estimate_only: Annotated[
+            bool, typer.Option("--estimate", help="Do a sample of the parents, say what all take, stop.")
+        ] = False,
+        allow_unisolated: Annotated[bool, typer.Option(help="Run generated code even where nothing isolates it.")] = False,
     ) -> None:
         """Documents written by a language model, or by rule, from other documents."""
         import polars as pl
 
         from midtrain_dagster import files
-        from midtrain_dagster.synthesize.driver import choose, extrapolate, summary
+        from midtrain_dagster.synthesize.driver import check_answered, choose, estimate, summary
         from midtrain_dagster.synthesize.driver import synthesize as run
-        from midtrain_dagster.synthesize.kinds import make
+        from midtrain_dagster.synthesize.kinds import make, outfit
 
         started = time.monotonic()
-        generator = make(_generator(kind, option or [], limit), _tools(kind))
+        settings = _generator(kind, option or [], limit)
+        generator = make(settings, outfit(settings, allow_unisolated))
         batches = list(files.read(sources))
         rejected = pl.concat([batch.rejected for batch in batches])
         offered = pl.concat([batch.documents for batch in batches])
-        parents = choose(offered, generator)
-        some = parents.head(estimate) if estimate else parents
         asked = _teacher(teacher, teacher_option or [], cache or out / "replies.sqlite") if generator.needs_teacher else None
-        progress = console.progress("synthesize", "parents", len(some))
-        result = run(some, generator, asked, progress)
+        told: dict[str, Any] = {"documents_read": len(offered), "records_rejected": len(rejected)}
+        parents = choose(offered, generator, lambda pages: _recalled(pages, settings, asked, told))
+        if asked is not None and (estimate_only or len(parents) > settings.sample):
+            first = run(parents.head(settings.sample), generator, asked)
+            check_answered(first)
+            told["estimate"] = estimate(first, len(parents), asked.prices, asked.left())
+            console.say(f"before the run: {told['estimate']['said']}")
+        if estimate_only:
+            console.result({**told, "seconds": round(time.monotonic() - started, 2)})
+            return
+        progress = console.progress("synthesize", "parents", len(parents))
+        result = run(parents, generator, asked, progress)
         progress.close()
-        for name, frame in (("documents", result.documents), ("outcomes", result.outcomes), ("rejected_records", rejected)):
+        check_answered(result)
+        results = {"documents": result.documents, "outcomes": result.outcomes, "requests": result.requests}
+        for name, frame in {**results, "rejected_records": rejected}.items():
             with files.ParquetSink(out / f"{name}.parquet") as sink:
                 sink.write(frame)
-        told: dict[str, Any] = {"documents_read": len(offered), "records_rejected": len(rejected), **summary(result)}
-        if estimate:
-            told["estimate"] = extrapolate(result, len(parents), asked.prices if asked is not None else None)
-        console.result({**told, "seconds": round(time.monotonic() - started, 2)})
+        console.result({**told, **summary(result), "seconds": round(time.monotonic() - started, 2)})
+
+
+def _recalled(pages: Any, settings: "GeneratorBase", teacher: Any, told: dict[str, Any]) -> Any:
+    """The pages that a generator's recall finds; all of them for one that has none."""
+    from midtrain_dagster.synthesize.driver import where
+    from midtrain_dagster.synthesize.recall import recalled
+
+    recall = getattr(settings, "recall", None)
+    if recall is None:
+        return pages
+    found, told["recall"] = recalled(pages, where(pages, recall.seeds, "--option recall: `seeds:"), recall, teacher)
+    return found
 
 
 def _generator(kind: str, options: list[str], limit: int) -> "GeneratorBase":
@@ -92,16 +115,3 @@ def _teacher(named: str, options: list[str], cache: Path) -> Any:
         raise MidtrainError(f"--teacher {named or '(none)'}: expected local:DIR, openai:URL#MODEL or fake")
     settings: TeacherSettings = TeacherSettings.check({**values, **_pairs(options)}, "--teacher")
     return teacher(settings, cache)
-
-
-def _tools(kind: str) -> Any:
-    """The sandbox and language identification, where the kind of generator needs them."""
-    from midtrain_dagster.synthesize.generator import Tools
-    from midtrain_dagster.synthesize.language import language_identifier
-
-    sandbox = None
-    if kind in ("evolution", "code_evolution"):
-        from midtrain_dagster.sandbox import Sandbox
-
-        sandbox = Sandbox.find()
-    return Tools(sandbox, language_identifier() if kind == "translation" else None)

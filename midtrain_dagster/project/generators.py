@@ -19,6 +19,7 @@ class GeneratorBase(Settings):
     limit: int | None = Field(1000, ge=1, description="Parents at most, the first by a hash of their id; null: all.")
     domain: str | None = Field(None, description="Domain of the new documents; null: that of the parent.")
     seed: int = Field(0, ge=0, description="Seed of all choices and of the sampling.")
+    sample: int = Field(8, ge=1, description="Parents that are worked on first, to say what all of them will take.")
 
 
 class Written(GeneratorBase):
@@ -115,10 +116,21 @@ class Images(Written):
     minimum_words: int = Field(20, ge=1, description="Shorter descriptions are rejected.")
 
 
+class Recall(Settings):
+    """WebInstruct's recall (MAmmoTH2, arXiv:2405.03548): pages like the seeds, from hosts that the teacher finds useful."""
+
+    seeds: str = Field(description="SQL condition, as `where`: pages that are known to hold questions with answers.")
+    most: int = Field(100_000, ge=1, description="Pages of either side to learn from, drawn by a hash of their id.")
+    threshold: float = Field(0.5, ge=0, le=1, description="Probability from which a page is recalled.")
+    host_pages: int = Field(1000, ge=1, description="Recalled pages from which the teacher is asked about a host.")
+    training: dict[str, float] = Field({}, description="fastText settings other than the paper's (small data: minCount: 1).")
+
+
 class Extraction(Written):
-    """WebInstruct's extract and refine (MAmmoTH2, arXiv:2405.03548); recall is `synthesize.recall`."""
+    """WebInstruct: recall, extract, refine (MAmmoTH2, arXiv:2405.03548)."""
 
     kind: Literal["extraction"] = "extraction"
+    recall: Recall | None = Field(None, description="Which pages to extract from; null: all that `where` names.")
     grounding: float = Field(
         0.6, ge=0, le=1, description="Share of the extracted pair's content words that the page must contain."
     )

@@ -82,6 +82,9 @@ class Project(Settings):
     raters: tuple[Rater, ...] = ()
     benchmarks: tuple[Benchmark, ...] = ()
     curation: Curation = Curation()
+    allow_unisolated: bool = Field(
+        False, description="run generated code even where nothing isolates it; for machines that nobody will miss"
+    )
     teacher: TeacherSettings | None = Field(None, description="needed by generators that ask a language model")
     embedder: EmbedderSettings = EmbedderSettings()
     compute: Compute = Compute()

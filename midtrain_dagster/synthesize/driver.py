@@ -6,7 +6,7 @@ the same documents.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -50,6 +50,7 @@ REQUESTS = pl.Schema(
         "error": pl.String,
     }
 )
+PASSING = r"^(?:failed: (?:timeout|connection|garbled|no reply|batch|status (?:408|409|425|429|5\d\d))|budget reached)"
 PICTURE = re.compile(r"data:([\w/+.-]+);base64,([A-Za-z0-9+/=]+)")
 
 
@@ -61,22 +62,37 @@ class Synthesized(NamedTuple):
     requests: pl.DataFrame = pl.DataFrame(schema=REQUESTS)  # in the same order
 
 
-def choose(frame: pl.DataFrame, generator: Generator, limit: int | None = None) -> pl.DataFrame:
-    """The parents in a frame of documents and attributes: the generator's SQL condition, then `limit` by a hash of id.
+def choose(
+    frame: pl.DataFrame, generator: Generator, narrowed: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+) -> pl.DataFrame:
+    """The parents in a frame of documents and attributes: the generator's SQL condition, `narrowed` (recall, say), then the
+    generator's limit by a hash of id.
 
     Raises MidtrainError for a condition that is no SQL or names columns that are not there.
     """
-    limit = limit if limit is not None else generator.settings.limit
-    connection = duckdb.connect()
+    found = where(frame, generator.select(), f"generator {generator.settings.name}: `where:")
+    found = narrowed(found) if narrowed is not None else found
+    return drawn(found, generator.settings.limit)
+
+
+def where(frame: pl.DataFrame, condition: str, told: str) -> pl.DataFrame:
+    """The rows of which a condition is true; it can read no file and no other table. `told` begins the error."""
+    connection = duckdb.connect(config={"enable_external_access": "false"})
     connection.register("documents", frame.to_arrow())
-    order = "order by md5(id), id" + (f" limit {int(limit)}" if limit is not None else "")
     try:
-        return connection.sql(f"select * from documents where ({generator.select()}) {order}").pl().sort("id")
+        return connection.sql(f"select * from documents where ({condition})").pl()
     except duckdb.Error as error:
-        problem = " ".join(str(error).split())[:300]
-        raise MidtrainError(f"generator {generator.settings.name}: `where: {generator.select()}` failed: {problem}") from None
+        raise MidtrainError(f"{told} {condition}` failed: {' '.join(str(error).split())[:300]}") from None
     finally:
         connection.close()
+
+
+def drawn(frame: pl.DataFrame, most: int | None) -> pl.DataFrame:
+    """At most `most` rows, the same ones whatever else there is, in the order of their ids."""
+    if most is None or len(frame) <= most:
+        return frame.sort("id")
+    order = [blake2b(name.encode(), digest_size=8).digest() for name in frame["id"]]
+    return frame.with_columns(order=pl.Series(order, dtype=pl.Binary)).sort("order").head(most).drop("order").sort("id")
 
 
 def synthesize(
@@ -159,7 +175,9 @@ def _record(generator: Generator, talk: Talk, account: str) -> tuple[list[dict[s
         reply = talk.replies[verdict.request] if first and verdict.request is not None else Reply()
         for position, parent in enumerate(talk.parents):
             outcomes.append(
-                _outcome(parent, verdict.request, made, verdict.reason, reply if position == 0 else Reply(), verdict.sample)
+                _outcome(parent, verdict.request, made, verdict.reason, reply, verdict.sample)
+                if position == 0
+                else _outcome(parent, None, made, verdict.reason, Reply(), verdict.sample)
             )
     for number, reply in enumerate(talk.replies):
         if number not in told:
@@ -230,10 +248,34 @@ def _parent(row: dict[str, Any]) -> Parent:
     return Parent(**{**row, "source": row.get("source") or "", "metadata": values if isinstance(values, dict) else {}})
 
 
-def samples(outcomes: pl.DataFrame, number: int = 3) -> Iterator[dict[str, Any]]:
-    """The first `number` accepted texts, for a report."""
-    yield from (
-        outcomes.filter(pl.col("accepted")).head(number).select("parent_id", "document_id", "sample").iter_rows(named=True)
+def unfinished(outcomes: pl.DataFrame) -> int:
+    """Verdicts that another run may turn: budgets are raised, servers come back."""
+    return int(outcomes["reason"].str.contains(PASSING).fill_null(value=False).sum())
+
+
+def check_answered(result: Synthesized) -> None:
+    """Raise MidtrainError where requests were sent and every one of them failed: that is an outage, not a result."""
+    failed = result.requests.filter(pl.col("error").is_not_null() & (pl.col("error") != "budget"))
+    if len(failed) and len(failed) == len(result.requests):
+        most = failed["error"].value_counts(sort=True).row(0)
+        raise MidtrainError(
+            f"the teacher answered none of {len(failed)} requests ({most[1]} times: {most[0]}); nothing was written. "
+            "See to the endpoint, then run again: what was answered before is kept"
+        )
+
+
+def samples(result: Synthesized, number: int = 3) -> Iterator[dict[str, Any]]:
+    """The first `number` documents with their parents and beginnings, for a report."""
+    for row in result.documents.head(number).iter_rows(named=True):
+        yield {"document": row["id"], "parents": ", ".join(row["parent_ids"] or []), "text": _beginning(row["text"])}
+
+
+def _beginning(text: str) -> str:
+    """The beginning of a text; of one that is long because of what comes before its end, such as a long context, both."""
+    if len(text) <= 3 * SAMPLE_CHARACTERS:
+        return text
+    return (
+        f"{text[: 2 * SAMPLE_CHARACTERS]}\n[… {len(text) - 3 * SAMPLE_CHARACTERS:,} characters …]\n{text[-SAMPLE_CHARACTERS:]}"
     )
 
 
@@ -258,19 +300,30 @@ def summary(result: Synthesized) -> dict[str, Any]:
     }
 
 
-def extrapolate(sample: Synthesized, parents: int, prices: Any = None) -> dict[str, Any]:
-    """What `parents` will take, from what a sample of them took; replies of the sample are cached and cost nothing again.
+def estimate(sample: Synthesized, parents: int, prices: Any = None, left: float | None = None) -> dict[str, Any]:
+    """What `parents` will take, from what a sample of them took, and `said` as a sentence.
 
-    `prices`: an object with `prompt` and `completion` per million tokens; without it the cost is null.
+    `prices`: an object with `prompt` and `completion` per million tokens; without it the cost is null. `left`: what the
+    budget still allows; null: no budget. The sample's replies are kept and not paid for again.
     """
-    outcomes = sample.outcomes
-    factor = parents / max(1, outcomes["parent_id"].n_unique())
+    outcomes, count = sample.outcomes, max(1, sample.outcomes["parent_id"].n_unique())
+    factor = parents / count
     sent, written = int(outcomes["prompt_tokens"].sum()) * factor, int(outcomes["completion_tokens"].sum()) * factor
-    return {
+    cost = None if prices is None else round((sent * prices.prompt + written * prices.completion) / 1e6, 6)
+    told = {
         "parents": parents,
         "requests": round(len(outcomes.filter(pl.col("request").is_not_null())) * factor),
         "prompt_tokens": round(sent),
         "completion_tokens": round(written),
         "documents": round(len(sample.documents) * factor),
-        "cost": None if prices is None else round((sent * prices.prompt + written * prices.completion) / 1e6, 6),
+        "cost": cost,
+        "budget_left": left,
     }
+    said = (
+        f"{parents:,} parents will take about {told['requests']:,} requests, {told['prompt_tokens']:,} tokens in, "
+        f"{told['completion_tokens']:,} out" + ("" if cost is None else f", cost {cost:,.6g}")
+    )
+    if left is not None:
+        enough = "enough" if cost is None or cost <= left else "NOT enough: the run will stop before it is passed"
+        said += f"; the budget has {left:,.6g} left, {enough}"
+    return {**told, "said": f"{said} (from a sample of {count})"}

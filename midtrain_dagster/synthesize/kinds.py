@@ -4,10 +4,12 @@ from typing import Any
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project import generators as settings
+from midtrain_dagster.sandbox import Sandbox
 from midtrain_dagster.synthesize.code_evolution import CodeEvolving
 from midtrain_dagster.synthesize.evolution import MathEvolution
 from midtrain_dagster.synthesize.extraction import Extracting
 from midtrain_dagster.synthesize.generator import Generator, Tools
+from midtrain_dagster.synthesize.language import language_identifier
 from midtrain_dagster.synthesize.long_context import LongAsking
 from midtrain_dagster.synthesize.questions import SentenceQuestions, WrittenPairs
 from midtrain_dagster.synthesize.rewriting import ConversationWriting, InstructionWriting, Rewriting, TextbookWriting
@@ -32,6 +34,16 @@ KINDS: dict[type[settings.GeneratorBase], type[Any]] = {
     settings.LongQuestions: LongAsking,
     settings.Natural: NaturalPairs,
 }
+
+
+def outfit(chosen: settings.GeneratorBase, allow_unisolated: bool = False) -> Tools:
+    """What a generator needs beside its teacher: language identification, and the sandbox where it runs what was written.
+
+    Raises MidtrainError where nothing isolates on this machine and `allow_unisolated` is false.
+    """
+    runs = isinstance(chosen, settings.CodeEvolution) or (isinstance(chosen, settings.Evolution) and chosen.run_code)
+    writes = isinstance(chosen, settings.Written)
+    return Tools(Sandbox.find(allow_unisolated) if runs else None, language_identifier() if writes else None)
 
 
 def make(chosen: settings.GeneratorBase, tools: Tools | None = None) -> Generator:

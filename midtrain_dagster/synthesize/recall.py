@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project.generators import Recall
 from midtrain_dagster.synthesize.acceptance import words
 from midtrain_dagster.synthesize.teacher import Parameters, Request, Teacher, ask
 
@@ -30,6 +31,7 @@ def train_recall(seeds: Sequence[str], others: Sequence[str], seed: int = 0, **c
     if not seeds or not others:
         raise MidtrainError("recall needs both seed pages with questions and ordinary pages")
     fasttext.FastText.eprint = lambda *told: None
+    whole = {name: int(value) if float(value).is_integer() and name != "lr" else value for name, value in changes.items()}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "pages.txt"
         lines = [
@@ -38,7 +40,7 @@ def train_recall(seeds: Sequence[str], others: Sequence[str], seed: int = 0, **c
             for text in texts
         ]
         path.write_text("".join(lines), encoding="utf-8")
-        return fasttext.train_supervised(str(path), thread=1, seed=seed, verbose=0, **{**SETTINGS, **changes})
+        return fasttext.train_supervised(str(path), thread=1, seed=seed, verbose=0, **{**SETTINGS, **whole})
 
 
 def recall_scores(model: Any, pages: pl.DataFrame) -> pl.DataFrame:
@@ -63,3 +65,37 @@ def useful_hosts(scores: pl.DataFrame, teacher: Teacher, threshold: float = 0.5,
     said = [None if reply.error else reply.text.strip().lower()[:3].rstrip(".,") for reply in ask(teacher, asked)]
     verdicts = [{"yes": True, "no": False}.get(word) if word else None for word in said]
     return hosts.with_columns(useful=pl.Series(verdicts, dtype=pl.Boolean))
+
+
+def recalled(
+    pages: pl.DataFrame, seeds: pl.DataFrame, settings: Recall, teacher: Teacher
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The pages worth extracting from, and how they were found: learn the seeds, recall, let the teacher choose hosts, learn
+    their pages too, recall again.
+
+    `pages` and `seeds` have id, text, text_hash and url. Raises MidtrainError where there are no seeds, or nothing else.
+    """
+
+    def scored(positives: pl.DataFrame) -> pl.DataFrame:
+        others = pages.join(positives, on="id", how="anti")
+        sides = (frame["text"].head(settings.most).to_list() for frame in (positives.sort("id"), others.sort("id")))
+        return recall_scores(train_recall(*sides, **settings.training), pages)
+
+    first = scored(seeds)
+    hosts = useful_hosts(first, teacher, settings.threshold, settings.host_pages)
+    useful = hosts.filter(pl.col("useful"))["host"].to_list()
+    likely = (pl.col("recall_score") >= settings.threshold) & pl.col("host").is_in(useful)
+    chosen = pl.concat([seeds.select("id"), first.filter(likely).select("id")]).unique()
+    positives = pages.join(chosen, on="id", how="semi")
+    second = scored(positives) if useful and len(positives) < len(pages) else first
+    useless = hosts.filter(~pl.col("useful").fill_null(value=True))["host"].to_list()
+    keep = (pl.col("recall_score") >= settings.threshold) & ~pl.col("host").fill_null("").is_in(useless)
+    found = pages.join(second.filter(keep).select("id", "recall_score"), on="id", how="inner")
+    told = {
+        "pages": len(pages),
+        "seeds": len(seeds),
+        "recalled at first": int((first["recall_score"] >= settings.threshold).sum()),
+        "hosts": hosts.to_dicts(),
+        "recalled": len(found),
+    }
+    return found, told

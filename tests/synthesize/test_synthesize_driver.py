@@ -8,7 +8,7 @@ import pytest
 from midtrain_dagster.documents import SCHEMA, documents
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.generators import GENERATOR, Questions, Rewrite
-from midtrain_dagster.synthesize.driver import OUTCOMES, choose, extrapolate, summary, synthesize
+from midtrain_dagster.synthesize.driver import OUTCOMES, choose, estimate, summary, synthesize
 from midtrain_dagster.synthesize.kinds import KINDS, make
 from midtrain_dagster.synthesize.prompts import prompt_hash
 from midtrain_dagster.synthesize.teacher import Reply
@@ -123,11 +123,11 @@ def test_an_estimate_is_in_proportion():
     sample = synthesize(
         parents(2), make(Rewrite(name="r", minimum_words=1)), FakeTeacher(lambda request: "The Volga flows far.")
     )
-    told = extrapolate(sample, 200)
+    told = estimate(sample, 200)
     assert told["requests"] == 200
     assert told["completion_tokens"] == 100 * sample.outcomes["completion_tokens"].sum()
 
 
 def test_every_kind_of_settings_has_its_generator():
-    kinds = {schema["properties"]["kind"]["const"] for schema in GENERATOR.json_schema()["$defs"].values()}
+    kinds = set(GENERATOR.json_schema()["discriminator"]["mapping"])
     assert kinds == {kind.model_fields["kind"].default for kind in KINDS}
