@@ -115,7 +115,8 @@ def run(
         check_answered(first)
         about["estimate"] = estimate(first, len(chosen), asked.prices, asked.left())
         context.log.info(f"{generator.name}, before the run: {about['estimate']['said']}")
-    result = synthesize(chosen, maker, asked, progress(context, f"synthesize {generator.name}", "parents", len(chosen)))
+    counted = progress(context, f"synthesize {generator.name}", "parents", len(chosen))
+    result = synthesize(chosen, maker, asked, counted, asked.window if asked is not None else 2048)
     check_answered(result)
     if waiting := unfinished(result.outcomes):
         context.log.warning(

@@ -11,23 +11,25 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import TeacherSettings
 from midtrain_dagster.synthesize.teacher import Keep, Reply, Request, Teacher, structured
+from resources.teacher_batch import BatchTeacher
 from resources.teacher_cache import CachedTeacher
 from resources.teacher_local import LocalTeacher
 from resources.teacher_openai import OpenAITeacher
 
-__all__ = ["CachedTeacher", "FakeTeacher", "LocalTeacher", "OpenAITeacher", "teacher"]
+__all__ = ["BatchTeacher", "CachedTeacher", "FakeTeacher", "LocalTeacher", "OpenAITeacher", "teacher"]
 
 
 def teacher(settings: TeacherSettings, cache: Path) -> CachedTeacher:
     """The teacher that `settings` describe, every reply kept in the SQLite file `cache` (or `settings.cache`)."""
-    return CachedTeacher(uncached(settings), settings.cache or cache, settings.prices, settings.budget)
+    store = settings.cache or cache
+    return CachedTeacher(uncached(settings, store.with_suffix(".batches")), store, settings.prices, settings.budget)
 
 
-def uncached(settings: TeacherSettings) -> Teacher:
-    """The teacher itself, without memory or budget."""
+def uncached(settings: TeacherSettings, batches: Path) -> Teacher:
+    """The teacher itself, without memory or budget. `batches`: where it notes what it handed in to a batch API."""
     match settings.kind:
         case "openai":
-            return OpenAITeacher(settings)
+            return BatchTeacher(settings, batches) if settings.batch else OpenAITeacher(settings)
         case "local":
             return LocalTeacher(settings)
         case "fake":

@@ -23,6 +23,7 @@ from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import Prices
 from midtrain_dagster.synthesize.teacher import Keep, Reply, Request, Teacher
 
+WINDOW = 2048  # conversations that may be open at a time
 LEASE = 3600.0  # seconds until a claim of a process that we cannot see counts as dead
 POLL = 0.2  # seconds between looks at a request that another process has in flight
 BYTES_PER_TOKEN = 2  # fewer than any real tokenizer's average on text, so that the estimate is an upper one
@@ -76,6 +77,7 @@ class CachedTeacher:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.inner, self.path, self.model = inner, path, inner.model
         self.prices, self.budget = prices or Prices(), budget
+        self.window = int(getattr(inner, "window", WINDOW))
         self._database: sqlite3.Connection | None = None
         self._connect()
 

@@ -15,6 +15,7 @@ from midtrain_dagster.project.teacher import TeacherSettings
 from midtrain_dagster.synthesize.teacher import Keep, Message, Reply, Request, structured, taken
 
 WORTH_SHARING = 16  # tokens
+BLIND = "the local teacher is a model of text; pictures need an endpoint with a model that sees"
 
 
 class LocalTeacher:
@@ -47,11 +48,19 @@ class LocalTeacher:
     def _answer(self, asked: list[Request]) -> Iterator[list[tuple[int, Reply]]]:
         """The replies, a batch at a time, each with the position of its request."""
         tokenizer, _ = self._load()
-        prompts = [self._prompt(tokenizer, request.messages) for request in asked]
-        fits = [i for i, request in enumerate(asked) if len(prompts[i]) + request.parameters.max_tokens <= self._context()]
+        reads = [all(isinstance(message["content"], str) for message in request.messages) for request in asked]
+        yield [(i, Reply(error="reads no pictures", detail=BLIND)) for i, good in enumerate(reads) if not good]
+        prompts = [
+            self._prompt(tokenizer, request.messages) if good else [] for request, good in zip(asked, reads, strict=True)
+        ]
+        fits = [
+            i
+            for i, request in enumerate(asked)
+            if len(prompts[i]) + request.parameters.max_tokens <= self._context() and reads[i]
+        ]
         yield [
             (i, Reply(error="prompt too long", detail=f"{len(prompts[i])} tokens", prompt_tokens=len(prompts[i])))
-            for i in sorted(set(range(len(asked))) - set(fits))
+            for i in sorted({i for i, good in enumerate(reads) if good} - set(fits))
         ]
         order = sorted(fits, key=lambda i: (asked[i].parameters.max_tokens, len(prompts[i]), i))
         for start in range(0, len(order), self.settings.batch_size):

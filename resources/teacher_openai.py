@@ -77,7 +77,8 @@ class OpenAITeacher:
             loop.run_until_complete(_closed(client, list(running.values())))
             loop.close()
 
-    def _key(self) -> str:
+    def api_key(self) -> str:
+        """The key, from the environment. Raises MidtrainError where it is not there."""
         name = self.settings.api_key_env
         if name is None:
             return "none"
@@ -93,7 +94,7 @@ class OpenAITeacher:
 
         address: dict[str, Any] = {"base_url": self.settings.base_url} if self.settings.base_url else {}
         http = openai.DefaultAioHttpClient(timeout=self.settings.timeout)
-        key, patience = self._key(), self.settings.timeout
+        key, patience = self.api_key(), self.settings.timeout
         return openai.AsyncOpenAI(api_key=key, max_retries=0, timeout=patience, http_client=http, **address)
 
     async def _answer(self, client: Any, request: Request, pace: "Pace") -> Reply:
@@ -162,7 +163,7 @@ class OpenAITeacher:
         """What an exception of the client means. The key never gets into the text, whatever the server echoes."""
         import openai
 
-        detail = " ".join(str(error).replace(self._key(), "***").split())[:300]
+        detail = " ".join(str(error).replace(self.api_key(), "***").split())[:300]
         if isinstance(error, openai.APITimeoutError) and _timed_out(error):
             return Failure("timeout", again=True, charged=True, detail=detail)
         if isinstance(error, openai.APIConnectionError):

@@ -26,7 +26,9 @@ class Manners:
 
 
 class FakeServer:
-    """Serves `POST /v1/chat/completions`; `served` counts attempts by outcome, `answered` good answers by prompt."""
+    """Serves `POST /v1/chat/completions`, and batches of them; `served` counts attempts by outcome, `answered` good answers
+    by prompt. A batch is under way at the first look and completed at the second.
+    """
 
     def __init__(self, manners: Manners):
         self.manners, self.port = manners, 0
@@ -34,6 +36,8 @@ class FakeServer:
         self.answered: Counter[str] = Counter()
         self.attempts: Counter[str] = Counter()
         self.flying = self.most_flying = 0
+        self.files: dict[str, str] = {}
+        self.batches: dict[str, dict[str, object]] = {}
 
     @property
     def url(self) -> str:
@@ -50,8 +54,9 @@ class FakeServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
                 length = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
-                body = json.loads(await reader.readexactly(length))
-                status, text, more = await self._answer(head, body)
+                body = await reader.readexactly(length)
+                batch = self._batch(head.split(" ", 2)[:2], body)
+                status, text, more = batch or await self._answer(head, json.loads(body))
                 lines = f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\n{more}content-length: {len(text)}\r\n\r\n"
                 writer.write(lines.encode() + text)
                 await writer.drain()
@@ -83,6 +88,42 @@ class FakeServer:
         self.served["slow" if slow else "good"] += 1
         self.answered[prompt] += 1
         return 200, good, ""
+
+    def _batch(self, line: list[str], body: bytes) -> tuple[int, bytes, str] | None:
+        """The answer to a request about files and batches; None for any other."""
+        method, place = line[0], line[1].split("?")[0].removeprefix("/v1/").split("/")
+        if place[0] == "files" and method == "post":
+            name = f"file-{len(self.files)}"
+            self.files[name] = "\n".join(text for text in body.decode().splitlines() if text.startswith("{"))
+            return self._told({"id": name, "object": "file", "bytes": len(body), "purpose": "batch"})
+        if place[0] == "files":
+            return 200, self.files[place[1]].encode(), ""
+        if place[0] == "batches" and method == "post":
+            asked = json.loads(body)
+            name, out = f"batch-{len(self.batches)}", f"file-{len(self.files)}"
+            self.files[out] = "\n".join(map(self._line, self.files[asked["input_file_id"]].splitlines()))
+            self.batches[name] = {**asked, "id": name, "object": "batch", "status": "in_progress", "output_file_id": out}
+            return self._told(self.batches[name])
+        if place[0] == "batches" and len(place) > 1:
+            told = self._told(self.batches[place[1]])
+            self.batches[place[1]]["status"] = "completed"
+            return told
+        if place[0] == "batches":
+            return self._told({"object": "list", "data": list(self.batches.values()), "has_more": False})
+        return None
+
+    def _line(self, text: str) -> str:
+        asked = json.loads(text)
+        prompt = str(asked["body"]["messages"][-1]["content"])
+        self.attempts[prompt] += 1
+        if next(self._dice(prompt, self.attempts[prompt])) < self.manners.fails:
+            return json.dumps({"custom_id": asked["custom_id"], "response": {"status_code": 500, "body": {}}})
+        self.answered[prompt] += 1
+        body = self._completion(prompt, asked["body"])
+        return json.dumps({"custom_id": asked["custom_id"], "response": {"status_code": 200, "body": body}})
+
+    def _told(self, value: dict[str, object]) -> tuple[int, bytes, str]:
+        return 200, json.dumps(value).encode(), ""
 
     def _error(self, status: int, message: str, kind: str, more: str = "") -> tuple[int, bytes, str]:
         self.served[kind] += 1

@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
             console.result({**told, "seconds": round(time.monotonic() - started, 2)})
             return
         progress = console.progress("synthesize", "parents", len(parents))
-        result = run(parents, generator, asked, progress)
+        result = run(parents, generator, asked, progress, asked.window if asked is not None else 2048)
         progress.close()
         check_answered(result)
         results = {"documents": result.documents, "outcomes": result.outcomes, "requests": result.requests}

@@ -25,13 +25,18 @@ class TeacherSettings(Settings):
     model: str = Field("", description="Name of the model at the endpoint, or the directory of a local one.")
     base_url: str | None = Field(None, description="The endpoint, as http://127.0.0.1:8000/v1; null: the client's default.")
     api_key_env: str | None = Field("OPENAI_API_KEY", description="Environment variable that holds the key; null: needs none.")
-    concurrency: int = Field(64, ge=1, description="Requests in flight at most; fewer while the endpoint says to slow down.")
+    concurrency: int = Field(
+        64, ge=1, le=1000, description="Requests in flight at most; fewer while the endpoint says to slow down."
+    )
     timeout: float = Field(120.0, gt=0, description="Seconds until an attempt is given up.")
     retries: int = Field(6, ge=0, description="Further attempts after a refusal or a broken connection.")
     paid_retries: int = Field(
         2, ge=0, description="Of these, after an answer that we paid for and cannot use (garbled, too late)."
     )
     backoff: float = Field(0.5, gt=0, description="Seconds of the first wait; it doubles each time, with jitter, up to 30 s.")
+    batch: bool = Field(False, description="Hand requests in by the endpoint's batch API: cheaper, and slower by hours.")
+    batch_requests: int = Field(10_000, ge=1, le=50_000, description="Requests in one batch at most.")
+    batch_poll: float = Field(30.0, gt=0, description="Seconds between two looks at a batch.")
     prices: Prices = Field(default_factory=Prices, description="Price table; zero for a model of one's own.")
     budget: float | None = Field(
         None, ge=0, description="All that may ever be spent through this cache, same currency. Stops before it is passed."
@@ -53,6 +58,8 @@ class TeacherSettings(Settings):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
+        if self.batch and self.kind != "openai":
+            raise ValueError(f"a teacher of kind {self.kind} has no batch API")
         if self.kind != "fake" and not self.model:
             raise ValueError(f"a teacher of kind {self.kind} needs a model")
         return self
