@@ -210,7 +210,9 @@ def _namespaces(program: Path, inside: str, disk_mb: int) -> list[str]:
     ]
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     spaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
-    return ["unshare", *user, *spaces, "/bin/sh", "-c", "\n".join(lines), inside]
+    # unshare forgets a death signal when it becomes another user, and heeds no TERM: timeout turns the one into a KILL.
+    watched = ["setpriv", "--pdeathsig", "TERM", "timeout", "--kill-after=0.1", "3600"]
+    return [*watched, "unshare", *user, *spaces, "/bin/sh", "-c", "\n".join(lines), inside]
 
 
 def _execute(argv: list[str], directory: Path, stdin: str, timeout: float) -> Outcome:

@@ -1,9 +1,13 @@
 """Programs that try to get out, run in every isolation that this machine has; what it has not is a skip that says so."""
 
+import ast
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,8 @@ import pytest
 from midtrain_dagster import sandbox
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=["bubblewrap", "namespaces"])
@@ -123,6 +129,30 @@ print("started")
     assert _running(mark) == []
 
 
+def test_it_dies_with_the_process_that_started_it(box: Sandbox):
+    """SIGKILL to whoever runs the sandbox leaves nothing behind, not even what ignores other signals."""
+    mark = f"orphan-{os.getpid()}-{time.time_ns()}"
+    inside = f"""
+import os
+os.execv("/bin/bash", ["{mark}", "-c", "trap '' TERM HUP; while true; do read -t 1 x < /dev/zero; done"])
+"""
+    script = f"from midtrain_dagster.sandbox import Sandbox; Sandbox({box.isolation!r}).run({inside!r}, timeout=60)"
+    parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert _until(lambda: _running(f"{mark}\0-c"), seconds=30)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert _until(lambda: not _running(f"{mark}\0-c"), seconds=10), "it outlived its parent"
+
+
+def _until(true: Callable[[], object], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not (found := bool(true())) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
 def _running(mark: str) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -165,6 +195,37 @@ for path in "/x /usr/x /python/x /program/x /program/main.py /inside.py /dev/../
         print("no")
 """
     assert "wrote" not in box.run(code).stdout
+
+
+def test_nothing_but_tmp_takes_files(box: Sandbox):
+    """Neither /dev/shm nor any other place that a memory file system might stand at, whose size would be no limit."""
+    code = """
+import os
+for path in "/dev/shm /dev /dev/pts /dev/mqueue /run /var/tmp /etc /".split():
+    try:
+        with open(f"{path}/x", "wb") as file:
+            file.write(bytes(1 << 20))
+        print("wrote", path)
+    except OSError:
+        print("no")
+"""
+    assert "wrote" not in box.run(code).stdout
+
+
+def test_other_processes_cannot_be_seen_or_signalled(box: Sandbox):
+    code = f"""
+import os
+print(sorted(int(name) for name in os.listdir("/proc") if name.isdigit()))
+for target in ({os.getpid()}, {os.getppid()}):
+    try:
+        os.kill(target, 0)
+        print("signalled", target)
+    except OSError:
+        print("no")
+"""
+    output = box.run(code).stdout
+    assert "signalled" not in output
+    assert max(ast.literal_eval(output.splitlines()[0])) < 100
 
 
 def test_memory_and_time_are_limited(box: Sandbox):
