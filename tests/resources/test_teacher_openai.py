@@ -95,6 +95,31 @@ def test_schema_that_a_server_ignores_is_verified():
     assert bad.error == "not JSON"
 
 
+def test_json_among_words_counts_where_a_server_ignores_the_schema():
+    said = 'Sure! Here it is:\n```json\n{"n": 4}\n```\nAnything else?'
+    with serving(Manners(answer=lambda prompt: said)) as server:
+        (reply,) = ask(teacher(server.url), requests(1, json_schema=SCHEMA))
+    assert reply.text == '{"n": 4}'
+
+
+def test_a_reply_that_is_not_of_the_schema_is_sampled_anew():
+    asked = []
+
+    class Watching(OpenAITeacher):
+        def body(self, request):
+            asked.append((request.parameters.seed, request.parameters.temperature))
+            return super().body(request)
+
+    with serving(Manners(answer=lambda prompt: '{"m": 1}')) as server:
+        settings = TeacherSettings(
+            kind="openai", model="m", base_url=server.url, api_key_env=None, paid_retries=2, backoff=0.01
+        )
+        (reply,) = ask(Watching(settings), requests(1, json_schema=SCHEMA, max_tokens=5))
+    assert reply.error == "not of the schema"
+    assert len(set(asked)) == 3
+    assert asked[0] == (0, 0.0)
+
+
 def test_stop_that_a_server_ignores_is_applied():
     with serving(Manners(answer=lambda prompt: "one\nSTOP two")) as server:
         (reply,) = ask(teacher(server.url), requests(1, stop=("STOP",)))
