@@ -113,6 +113,7 @@ class Images(Written):
     image_key: str = Field(
         "image", description="Key in the parent's metadata that holds a path, URL or data URI of the picture."
     )
+    folder: str = Field(".", description="Directory of the pictures that are files; none outside it is read and sent.")
     minimum_words: int = Field(20, ge=1, description="Shorter descriptions are rejected.")
 
 

@@ -80,7 +80,7 @@ class ImageDescribing(WritingGenerator):
     settings: Images
 
     def requests(self, parent: Parent) -> list[Request]:
-        picture = {"type": "image_url", "image_url": {"url": _address(parent, self.settings.image_key)}}
+        picture = {"type": "image_url", "image_url": {"url": _address(parent, self.settings)}}
         asked = []
         for number, name in enumerate(self.prompts):
             content = [picture, {"type": "text", "text": fill(name, caption=parent.text.strip())}]
@@ -103,15 +103,19 @@ class ImageDescribing(WritingGenerator):
         return None
 
 
-def _address(parent: Parent, key: str) -> str:
-    """A URL as it is; a file as a data URI. Raises Rejected where there is no picture."""
-    named = parent.metadata.get(key)
+def _address(parent: Parent, settings: Images) -> str:
+    """A URL as it is; a file as a data URI. Raises Rejected where there is no picture, or none below the generator's folder:
+    the name comes with collected data, and what it names is sent away.
+    """
+    named = parent.metadata.get(settings.image_key)
     if not isinstance(named, str) or not named:
         raise Rejected("no picture")
     if named.startswith(("http://", "https://", "data:image/")):
         return named
-    kind = mimetypes.guess_type(named)[0] or ""
-    path = Path(named)
+    folder = Path(settings.folder).resolve()
+    path, kind = (folder / named).resolve(), mimetypes.guess_type(named)[0] or ""
+    if not path.is_relative_to(folder):
+        raise Rejected("picture outside the folder")
     if not kind.startswith("image/") or not path.is_file():
         raise Rejected("no picture")
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -131,7 +131,6 @@ def write(root: Path, teacher: Mapping[str, Any], generators: tuple[dict[str, An
     """Write the sources and midtrain.yaml below `root`; returns the project file."""
     (root / "boat.png").write_bytes(base64.b64decode(PIXEL))
     for name, rows in sources().items():
-        rows = [{**row, "image": str(root / row["image"])} if "image" in row else row for row in rows]
         (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     domains = {"problems": "math", "tasks": "code"}
     values = {
@@ -142,7 +141,9 @@ def write(root: Path, teacher: Mapping[str, Any], generators: tuple[dict[str, An
             {"name": name, "kind": "jsonl", "location": f"{name}.jsonl", "domain": domains.get(name, "prose")}
             for name in sources()
         ],
-        "generators": [dict(generator) for generator in generators],
+        "generators": [
+            {**generator, "folder": str(root)} if generator["kind"] == "images" else dict(generator) for generator in generators
+        ],
         "teacher": dict(teacher),
         "embedder": {"model": "fake"},
         "recipes": [],

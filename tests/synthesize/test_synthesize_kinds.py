@@ -139,11 +139,15 @@ def test_pictures_are_sent_as_image_messages(tmp_path):
             return "Question: What colour is the boat?\nAnswer: Red."
         return "A red boat lies on a wide blue river."
 
-    chosen = settings.Images(name="m", minimum_words=5)
+    chosen = settings.Images(name="m", minimum_words=5, folder=str(tmp_path))
     result = run(chosen, script, "A boat.", metadata=json.dumps({"image": str(tmp_path / "a.png")}))
     assert sorted(result.documents["format"].to_list()) == ["qa", "text"]
     assert seen == ["data:image/png;base64,iVBORw=="] * 2
     assert reasons(run(chosen, script, "A boat.")) == ["no picture"]
+    (tmp_path / "in").mkdir()
+    inner = settings.Images(name="m", folder=str(tmp_path / "in"))
+    outside = json.dumps({"image": "../a.png"})
+    assert reasons(run(inner, script, "A boat.", metadata=outside)) == ["picture outside the folder"]
 
 
 PAGE = "Quiz. Question 4: What is three times four plus two? Answer: 3 * 4 = 12 and 12 + 2 = 14, so it is 14. Home | Contact | About us here."
