@@ -1,5 +1,6 @@
 """Every kind of generator through its Dagster asset: with a scripted teacher, and against an endpoint on loopback."""
 
+import html
 import importlib.util
 import json
 from pathlib import Path
@@ -9,8 +10,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from assets.report import generator_table
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.audit.document import document
+from midtrain_dagster.evaluate.report.data import synthetic
+from midtrain_dagster.evaluate.report.page import page as report_page
 from midtrain_dagster.project import project as projects
 from resources.lake import Lake
 from resources.teacher_server import Manners, serving
@@ -36,6 +40,7 @@ class Run:
     """All generators of a project, and what they start from, materialized once."""
 
     def __init__(self, file: Path, instance: dg.DagsterInstance):
+        self.file = file
         project = projects.load(file)
         self.lake = Lake(file.parent, project.storage)
         chosen = dg.AssetSelection.groups("synthesize").upstream()
@@ -189,3 +194,18 @@ def test_conditions_speak_of_signals_and_read_nothing_else(tmp_path: Path) -> No
         assert "failed" in bad.failures()["raw_documents__rewrite"]
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"curation\.order"):
         Run(SMALL.write(tmp_path, FAKE, one(where="rate.good > 0.5")), dg.DagsterInstance.ephemeral())
+
+
+def test_the_report_shows_each_generator_with_three_samples(made: Run) -> None:
+    table = generator_table(made.lake, projects.load(made.file))
+    assert table["generator"].to_list() == [generator["name"] for generator in SMALL.GENERATORS]
+    section = synthetic(table)
+    assert section is not None
+    page = html.unescape(report_page("Generators", "", section, []))
+    for row in table.to_dicts():
+        assert len(row["samples"]) == min(3, row["documents"])
+        for sample in row["samples"]:
+            assert f"midtrain audit document {sample['document']}" in page
+            assert sample["text"].splitlines()[0][:60] in page
+        assert row["rejected"] in page
+    assert page.count("<pre>") == sum(len(samples) for samples in table["samples"])
