@@ -2,7 +2,8 @@
 
 The program gets an empty environment, its own user, process, mount and network namespaces, a read-only view of the
 interpreter and the system libraries (no home directory, no /etc, no project), a private /tmp of limited size, and limits
-on memory, CPU time, processes, file size and wall time. When it ends, or its time does, everything it started ends too.
+on memory, CPU time, processes, file size and wall time. The kernel refuses it new namespaces and memory that no limit would
+count. When it ends, or its time does, everything it started ends too.
 Two isolations are known, `bubblewrap` and `namespaces` (unshare, mount, chroot and setpriv of util-linux); where neither
 works `Sandbox.find` refuses, unless it is told that running without is fine.
 """
@@ -109,7 +110,8 @@ class Sandbox:
             if self.isolation != "none":  # without, it would count everything the user runs
                 limits["RLIMIT_NPROC"] = processes
             command = None if language == "python" else ["/bin/bash", "/program/main.sh"]
-            inside = json.dumps({"user": self._user(), "limits": limits, "command": command})
+            about = {"user": self._user(), "limits": limits, "filter": self.isolation != "none", "command": command}
+            inside = json.dumps(about)
             return _execute(self._argv(program, inside, disk_mb), Path(directory), stdin, timeout)
 
     def _user(self) -> int | None:

@@ -228,6 +228,29 @@ for target in ({os.getpid()}, {os.getppid()}):
     assert max(ast.literal_eval(output.splitlines()[0])) < 100
 
 
+def test_no_memory_beside_the_limit_and_no_new_namespaces(box: Sandbox):
+    """Files in memory and shared segments are not counted by RLIMIT_AS; in a new user namespace it would be root."""
+    code = """
+import ctypes, os, subprocess, sys, threading
+library = ctypes.CDLL(None, use_errno=True)
+try:
+    os.memfd_create("x")
+    print("memfd")
+except OSError:
+    print("no")
+print("segment" if library.shmget(0, 1 << 20, 0o1600) >= 0 else "no")
+print("namespace" if library.unshare(0x10000000) == 0 else "no")
+print("clone" if library.syscall(56 if os.uname().machine == "x86_64" else 220, 0x10000011, 0, 0, 0, 0) >= 0 else "no")
+print("mounted" if library.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0 else "no")
+thread = threading.Thread(target=print, args=("threads",))
+thread.start()
+thread.join()
+print(subprocess.run(["/bin/echo", "children"], capture_output=True, text=True).stdout.strip())
+"""
+    assert box.run(code).stdout.split() == [*["no"] * 5, "threads", "children"]
+    assert box.run("unshare -U true && echo namespace || echo no", language="bash").stdout.strip() == "no"
+
+
 def test_memory_and_time_are_limited(box: Sandbox):
     assert box.run("x = 'a' * 10**10").status == "memory"
     assert box.run("x = bytearray(200 << 20); print(len(x))", memory_mb=128).status == "memory"
