@@ -78,8 +78,9 @@ def recalled(
 
     def scored(positives: pl.DataFrame) -> pl.DataFrame:
         others = pages.join(positives, on="id", how="anti")
-        sides = (frame["text"].head(settings.most).to_list() for frame in (positives.sort("id"), others.sort("id")))
-        return recall_scores(train_recall(*sides, **settings.training), pages)
+        good, bad = (frame.sort("id")["text"].head(settings.most).to_list() for frame in (positives, others))
+        training: dict[str, Any] = dict(settings.training)
+        return recall_scores(train_recall(good, bad, **training), pages)
 
     first = scored(seeds)
     hosts = useful_hosts(first, teacher, settings.threshold, settings.host_pages)
