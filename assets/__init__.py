@@ -10,7 +10,7 @@
     select          selected_documents/<recipe>      one query; every document left out says why
     scale           proxy_runs, scaling_law, scaling_plan/<recipe>
     mix             mixture, packed_sequences/<recipe>   shares and budgets; sequences with the document behind every span
-    train           base_checkpoint, midtrained_checkpoint/<recipe>
+    train           base_checkpoint, training_plan, midtrained_checkpoint/<recipe>   the plan shows every step before the run
     evaluate        base_evaluation, midtrained_evaluation/<recipe>
     report          evaluation_report/<recipe>          what was gained, lost and forgotten, in one HTML file
     audit           lineage_report/<recipe>

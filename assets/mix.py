@@ -163,15 +163,19 @@ def packed(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def validation(lake: Lake, recipe: Recipe, store: TokenStore, out: Path) -> dict[str, int]:
-    """Held-out documents as sequences: `general` and `target`, by the recipe's goal. Returns how many sequences each has."""
+    """Held-out documents as sequences: `general` and `target`, by the recipe's goal; where it extends the context, `long` too,
+    the longest ones, uncut. Returns how many sequences each has.
+    """
     rows = documents_of(lake, recipe.name, kept=False).collect()
     found = {}
-    for name, domains in (("general", recipe.goal.general), ("target", recipe.goal.target)):
+    everything = (*recipe.goal.general, *recipe.goal.target)
+    sets = {"general": recipe.goal.general, "target": recipe.goal.target}
+    for name, domains in (sets | {"long": everything} if recipe.training.context else sets).items():
         documents = rows.filter(pl.col("domain").is_in(list(domains)))
-        few = documents.sort("id").group_by("domain", maintain_order=True).head(recipe.held_out.documents)
-        short = few.with_columns(
-            pl.col("text").str.slice(0, recipe.held_out.characters), repetitions=pl.lit(1.0), component=pl.lit(name)
-        )
+        first = [-pl.col("text").str.len_chars(), "id"] if name == "long" else ["id"]
+        few = documents.sort(first).group_by("domain", maintain_order=True).head(recipe.held_out.documents)
+        cut = pl.col("text") if name == "long" else pl.col("text").str.slice(0, recipe.held_out.characters)
+        short = few.with_columns(cut, repetitions=pl.lit(1.0), component=pl.lit(name))
         short = short.with_columns(text_hash=pl.col("text").map_elements(text_hash, return_dtype=pl.String))
         if not len(short):
             raise MidtrainError(

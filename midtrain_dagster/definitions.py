@@ -32,7 +32,7 @@ def resources(project: Project, root: Path) -> dict[str, object]:
         "project": project,
         "embedder": embedder,
         "teacher": ProjectTeacher(project.teacher, lake),
-        "gpu": Gpu(project.compute.device, project.compute.threads),
+        "gpu": Gpu(project.compute),
     }
 
 

@@ -26,6 +26,7 @@ STAGES = {
     "mixture": "mix",
     "packed_sequences": "mix",
     "base_checkpoint": "train",
+    "training_plan": "train",
     "midtrained_checkpoint": "train",
     "base_evaluation": "evaluate",
     "midtrained_evaluation": "evaluate",

@@ -1,10 +1,15 @@
 """`midtrain train` and `midtrain extend-context`: the stage on plain files."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from midtrain_dagster.train.plan import TrainingPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -35,22 +40,44 @@ def train(
 
     if (recipe is None) == (plan is None):
         raise MidtrainError("give either --recipe or --plan")
+    pairs = [item.partition("=") for item in validation or []]
+    sets = {name if path else "general": path or name for name, _, path in pairs}
+    values: dict[str, Any] = {"model": str(model), "sequences": str(sequences), "out": str(out), "validation": sets}
     if recipe is not None:
         from midtrain_dagster.recipes.recipe import load
 
-        section = load(recipe).training
+        whole = load(recipe)
+        section = whole.training
+        values["data_stages"] = [{"name": stage.name, "fraction": stage.fraction} for stage in whole.mixture.stages]
+        if section.context:
+            values["probe_lengths"] = section.context.lengths(whole.packing.sequence_length)
     else:
         assert plan is not None
         section = Training.read(plan)
-    pairs = [item.partition("=") for item in validation or []]
-    sets = {name if path else "general": path or name for name, _, path in pairs}
-    values = {**section.plan_values(), "model": str(model), "sequences": str(sequences), "out": str(out), "validation": sets}
+    chosen = TrainingPlan.from_values({**section.plan_values(), **values})
+    if section.micro_batch is None:
+        chosen = with_measured_batch(chosen, console.say)
     try:
-        summary = run(TrainingPlan.from_values(values), console.say)
+        summary = run(chosen, console.say)
     except Interrupted as error:
         console.say(f"midtrain: {error}")
         raise typer.Exit(INTERRUPTED) from None
     console.result(summary)
+
+
+def with_measured_batch(plan: "TrainingPlan", say: Callable[[str], None]) -> "TrainingPlan":
+    """The plan with as many sequences in a forward pass as fit: those of the run that OUT holds of the same plan, or measured."""
+    from midtrain_dagster.train.fit import fitting
+    from midtrain_dagster.train.plan import TrainingPlan
+
+    file = Path(plan.out) / "plan.json"
+    if file.exists():
+        before = TrainingPlan.read(file)
+        if replace(plan, micro_batch=before.micro_batch) == before:
+            return before
+    found = fitting(plan)
+    say(f"{found['micro_batch']} sequences fit in one forward pass ({found['device']}, {found['limit_gb']} GB)")
+    return replace(plan, micro_batch=found["micro_batch"])
 
 
 def extend_context(

@@ -28,7 +28,8 @@ TOLERANCE = 1e-9
 
 
 def mixture(available: pl.DataFrame, settings: Mixture, shares: Mapping[str, float] | None = None) -> pl.DataFrame:
-    """Divide the budget. Rows of SCHEMA, sorted by stage and component; with quotas also by `language`.
+    """Divide the budget. Rows of SCHEMA, sorted by stage and component; with quotas also by `language`, and with
+    `document_length` where a stage has one.
 
     `available` has `component, tokens`, optionally `documents`, and `language` (one row a component and language) where the
     settings have language quotas. `shares` replaces the settings' own rule: what `propose` recommended, or a scaling plan.
@@ -64,6 +65,11 @@ def mixture(available: pl.DataFrame, settings: Mixture, shares: Mapping[str, flo
                 }
             )
     result = pl.DataFrame(rows, schema=SCHEMA).sort("stage", "component")
+    capped = {stage.name: stage.document_length for stage in settings.stages if stage.document_length}
+    if capped:
+        result = result.with_columns(
+            document_length=pl.col("stage_name").replace_strict(capped, default=None, return_dtype=pl.Int64)
+        )
     return split_by_language(result, available, settings.language_quotas) if settings.language_quotas else result
 
 

@@ -112,12 +112,13 @@ def _choose(
         for row in rows.iter_rows(named=True):
             key = tuple(str(row[k]) for k in keys)
             supply = sources.get(key)
-            found = supply.take(row["tokens"] + owed[key], length) if supply else np.empty((0, 3), np.int64)
+            longest = min(length, row.get("document_length") or length)
+            found = supply.take(row["tokens"] + owed[key], longest) if supply else np.empty((0, 3), np.int64)
             amount = int(found[:, 2].sum())
             if supply:
                 owed[key] += row["tokens"] - amount
             packed.append(amount)
-            pieces.append(found)
+            pieces.append(arrange.chunks(found, longest) if longest < length else found)
         stages.append(np.concatenate(pieces))
     columns = [c for c in ("stage", "stage_name", *keys, "share") if c in ordered.columns]
     filled = ordered.select(*columns, budgeted="tokens").with_columns(packed=pl.Series(packed, dtype=pl.Int64))

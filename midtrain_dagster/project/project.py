@@ -53,6 +53,17 @@ class Compute(Settings):
     workers: int = Field(2, ge=1, description="processes for work that shards")
     threads: int | None = Field(None, ge=1, description="of a training process; null: the cores that there are")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    launcher: Literal["local", "slurm", "ray"] = Field(
+        "local", description="how a training starts: torchrun on this machine, torchrun under srun, or Ray Train"
+    )
+    nodes: int = Field(1, ge=1, description="machines of a training (slurm)")
+    devices: int | None = Field(
+        None, ge=1, description="ranks on each machine (ray: in all); null: the GPUs of this machine, one on a CPU"
+    )
+    launch_options: tuple[str, ...] = Field(
+        (), description="slurm: options of srun, such as --partition=gpu; ray: at most one, the cluster's address"
+    )
+    head_room: float = Field(0.1, ge=0, lt=1, description="share of the memory that a measured batch leaves free")
 
 
 class Embedded(Settings):

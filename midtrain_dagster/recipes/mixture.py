@@ -41,6 +41,13 @@ class Stage(Settings):
         "to these, which hold at its end.",
     )
 
+    document_length: int | None = Field(
+        default=None,
+        description="Tokens of the longest piece of a document in this stage; None: the sequence length. Documents of one sequence "
+        "never see each other, so this is the context that the stage trains at.",
+        ge=16,
+    )
+
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> "Stage":
         if self.shares and (min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-6):

@@ -91,6 +91,16 @@ class Recipe(Settings):
             raise ValueError(f"name {self.name!r}: use letters, digits, - and .")
         return self
 
+    @model_validator(mode="after")
+    def _phases_end_with_stages(self) -> "Recipe":
+        stages = [stage.name for stage in self.mixture.stages]
+        ends = [phase.until for phase in self.training.schedule if phase.until is not None]
+        if unknown := [name for name in ends if name not in stages]:
+            raise ValueError(f"training.schedule: `until: {unknown[0]}` names no stage of the mixture ({', '.join(stages)})")
+        if ends != sorted(set(ends), key=stages.index):
+            raise ValueError("training.schedule: phases must end with the stages in their order, each once")
+        return self
+
 
 def folder() -> Path:
     """Where the named recipes are."""

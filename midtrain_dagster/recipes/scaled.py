@@ -65,7 +65,7 @@ SIZES: dict[str, Size] = {
 
 def scaled(recipe: Recipe, size: Size, name: str) -> Recipe:
     """The recipe at another size, under another name. Raises MidtrainError where its length in steps cannot be known."""
-    mixture = _mixture(recipe.mixture, size)
+    mixture = _mixture(recipe.mixture, size, recipe.packing.sequence_length)
     packing = recipe.packing.model_copy(update={"sequence_length": size.sequence_length})
     values = {
         "name": name,
@@ -107,7 +107,7 @@ def _base(size: Size, context: Context | None) -> Base:
     return size.base.model_copy(update={"context": max(16, round(size.sequence_length / context.factor))})
 
 
-def _mixture(mixture: Mixture, size: Size) -> Mixture:
+def _mixture(mixture: Mixture, size: Size, sequence_length: int) -> Mixture:
     """The same shares of a small budget; a document counts as long, at the latest, where it fills a sequence."""
     kept = [component for component in mixture.components if component.name not in size.without]
     part = sum(component.share or 0 for component in kept) / max(sum(c.share or 0 for c in mixture.components), 1e-12)
@@ -125,7 +125,9 @@ def _mixture(mixture: Mixture, size: Size) -> Mixture:
     for stage in mixture.stages:
         shares = {name: share for name, share in stage.shares.items() if name not in size.without}
         total = sum(shares.values())
-        stages.append(stage.model_copy(update={"shares": {name: share / total for name, share in shares.items()}}))
+        length = stage.document_length and max(16, round(stage.document_length * size.sequence_length / sequence_length))
+        changed_shares = {name: share / total for name, share in shares.items()}
+        stages.append(stage.model_copy(update={"shares": changed_shares, "document_length": length}))
     changed = {"components": components, "stages": stages, "budget_tokens": size.budget_tokens}
     return Mixture.model_validate({**{field: getattr(mixture, field) for field in Mixture.model_fields}, **changed})
 
@@ -146,7 +148,7 @@ def _training(recipe: Recipe, size: Size) -> Training:
         "schedule": tuple(_phase(phase, whole, steps) for phase in training.schedule),
         "batch_sequences": size.batch_sequences,
         "batch_stages": stages,
-        "micro_batch": min(size.batch_sequences, training.micro_batch),
+        "micro_batch": min(size.batch_sequences, training.micro_batch or size.batch_sequences),
         "steps": None,
         "precision": size.precision,
         "attention": "auto",
@@ -154,6 +156,8 @@ def _training(recipe: Recipe, size: Size) -> Training:
         "activation_checkpointing": False,
         "optimizer_state": None,
         "peak_flops": None,
+        "validation_every": 0,
+        "validations": 2,
         "validation_sequences": 4,
         "context": _context(training.context, size),
     }
@@ -174,7 +178,7 @@ def _context(context: Context | None, size: Size) -> Context | None:
     """The same method and factor, from what the base was trained at; factor lists resampled to its number of frequencies."""
     if context is None:
         return None
-    changed: dict[str, Any] = {"original": None}
+    changed: dict[str, Any] = {"original": None, "probe_lengths": None}
     for field in ("short_factor", "long_factor"):
         values = getattr(context, field)
         changed[field] = values and _resampled(values, size.head_dimension // 2)

@@ -28,11 +28,16 @@ class Phase(Settings):
     )
     exponent: float = Field(default=0.5, gt=0, description="a of 1 - p^a (`power`)")
     half_life: float | None = Field(default=None, gt=0, description="steps (`half_life`)")
+    until: str | None = Field(
+        default=None, description="stage of the mixture with which the phase ends, in place of `share` and `steps`"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Phase":
         if self.share is not None and self.steps is not None:
             raise ValueError("give `share` or `steps`, not both")
+        if self.until is not None and (self.share is not None or self.steps is not None):
+            raise ValueError("a phase that lasts `until` a stage's end has neither `share` nor `steps`")
         if self.shape == "half_life" and self.half_life is None:
             raise ValueError("a half_life phase needs `half_life`")
         if self.shape == "exponential" and not self.end:
@@ -90,6 +95,11 @@ class Guards(Settings):
     general_action: Literal["stop", "rollback"] = Field(
         default="stop", description="end there, or with the last weights within tolerance"
     )
+    handover_tolerance: float = Field(
+        default=0.2,
+        ge=0,
+        description="rise of a component's loss over the first steps, nats per token, above which a check warns",
+    )
 
 
 class Context(Settings):
@@ -108,6 +118,15 @@ class Context(Settings):
         default=None, description="longrope: one a frequency, for lengths up to the original"
     )
     long_factor: tuple[float, ...] | None = Field(default=None, description="longrope: one a frequency, for lengths beyond it")
+    probe_lengths: tuple[int, ...] | None = Field(
+        default=None,
+        description="tokens of prompts in which base and trained model look for a hidden number; null: the sequence length, a half "
+        "and a quarter of it",
+    )
+
+    def lengths(self, sequence_length: int) -> tuple[int, ...]:
+        """Of the prompts, in tokens."""
+        return self.probe_lengths or tuple(sequence_length // part for part in (4, 2, 1))
 
 
 class Training(Settings):
@@ -131,8 +150,10 @@ class Training(Settings):
     batch_rate_rule: Literal["none", "sqrt", "linear"] = Field(
         default="sqrt", description="how the rate follows a changed batch"
     )
-    micro_batch: int = Field(
-        default=4, ge=1, description="sequences in one forward pass; does not change the result beyond rounding"
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="sequences in one forward pass, no change of the result beyond rounding; null: as many as are measured to fit",
     )
     steps: int | None = Field(default=None, ge=1, description="null: as many as `epochs` need")
     epochs: float = Field(default=1.0, gt=0, description="passes over the packed sequences")
@@ -152,6 +173,10 @@ class Training(Settings):
     ema_decay: float | None = Field(
         default=None, gt=0, lt=1, description="save the moving average of the weights; null: the last ones"
     )
+    average_last: int = Field(
+        default=0, ge=0, description="save the mean of the weights at so many points up to the last step (Polyak); 0: off"
+    )
+    average_every: int = Field(default=1, ge=1, description="steps between those points")
     distillation: Distillation = Distillation()
     guards: Guards = Guards()
     optimizer_state: str | None = Field(
@@ -162,7 +187,10 @@ class Training(Settings):
     keep_optimizer: bool = Field(
         default=False, description="keep AdamW's moments beside the trained model, for a next stage to go on from"
     )
-    validation_every: int = Field(default=0, ge=0, description="steps between validations; 0: before and after only")
+    validations: int = Field(
+        default=8, ge=0, description="losses on held-out text during the run, evenly spaced, besides those before and after it"
+    )
+    validation_every: int = Field(default=0, ge=0, description="steps between validations, in place of `validations`")
     validation_sequences: int | None = Field(
         default=None, ge=1, description="at most so many of each validation set; null: all"
     )
@@ -180,9 +208,18 @@ class Training(Settings):
         (), description="train once for each seed as `order_seed` and average the weights (OLMo 2)"
     )
     threads: int | None = Field(default=None, ge=1, description="null: one for each core")
-    peak_flops: float | None = Field(default=None, gt=0, description="of the device, for MFU; null: known for common GPUs")
+    peak_flops: float | None = Field(
+        default=None, gt=0, description="of the device, for MFU; null: known for common GPUs, else measured"
+    )
     context: Context | None = Field(default=None, description="extend the context of the base before training; null: keep it")
+
+    @model_validator(mode="after")
+    def _one_average(self) -> "Training":
+        if self.ema_decay is not None and self.average_last:
+            raise ValueError("give `ema_decay` or `average_last`, not both")
+        return self
 
     def plan_values(self) -> dict[str, Any]:
         """The fields of a TrainingPlan that a recipe decides; model, sequences, out and validation are to be added."""
-        return self.model_dump(mode="json", exclude={"context"})
+        values = self.model_dump(mode="json", exclude={"context"})
+        return {name: value for name, value in values.items() if value is not None}

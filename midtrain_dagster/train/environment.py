@@ -1,8 +1,9 @@
 """torch's global switches for one training, put back when it ends. Imports torch only when entered."""
 
+import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from midtrain_dagster.train.plan import TrainingPlan
 
@@ -29,7 +30,8 @@ def torch_for(plan: TrainingPlan) -> Iterator[None]:
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
-        yield
+        with freed_memory_kept():
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(exact, warn_only=warn)
@@ -37,3 +39,27 @@ def torch_for(plan: TrainingPlan) -> Iterator[None]:
         torch.set_rng_state(random)
         if bar:
             logging.enable_progress_bar()
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, glibc keeps what is freed for the next allocation; outside, it gives large blocks back to the system at once.
+
+    On a CPU every step frees and allocates gigabytes anew, and the kernel clears each page again: a conversion of 30 million
+    numbers takes 7 ms in kept memory and 60 ms in fresh memory. Without glibc nothing changes.
+    """
+    libc = None
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        if libc is not None:
+            libc.mallopt(M_MMAP_MAX, 65536)
+            libc.mallopt(M_TRIM_THRESHOLD, 1 << 17)
+            libc.malloc_trim(0)

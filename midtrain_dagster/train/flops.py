@@ -1,6 +1,8 @@
 """How much of the hardware a run uses. Imported only inside functions (it imports torch)."""
 
 import resource
+import time
+from functools import lru_cache
 
 import torch  # noqa: TID253
 
@@ -29,12 +31,28 @@ def flops_per_token(model: CausalLM, length: int) -> float:
     return 6.0 * (parameters - embedding) + 12.0 * config.num_hidden_layers * config.hidden_size * length
 
 
-def peak_flops(stated: float | None, device: torch.device) -> float | None:
-    """FLOP/s of the device: as stated, or known by its name, or None."""
-    if stated is not None or device.type != "cuda":
+def peak_flops(stated: float | None, device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the device: as stated, or known by its name, or those of a large matrix product, measured once."""
+    if stated is not None:
         return stated
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in DENSE_BF16.items() if part in name), None)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((peak for part, peak in DENSE_BF16.items() if part in name), None) or measured_flops(
+        device, dtype, torch.get_num_threads()
+    )
+
+
+@lru_cache
+def measured_flops(device: torch.device, dtype: torch.dtype, threads: int, size: int = 1024) -> float:
+    """FLOP/s of the best of three products of square matrices with so many threads."""
+    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        a = a @ b / size
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * size**3 / best
 
 
 def memory_gigabytes(device: torch.device) -> float:

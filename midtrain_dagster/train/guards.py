@@ -14,7 +14,7 @@ class Watch:
 
     rules: Guards
     recent: deque[float] = field(default_factory=deque)
-    counts: dict[str, int] = field(default_factory=lambda: {"nonfinite": 0, "spike": 0})
+    counts: dict[str, int] = field(default_factory=lambda: {"nonfinite": 0, "spike": 0, "rollbacks": 0})
     in_a_row: int = 0
     general_before: float | None = None
 

@@ -9,7 +9,6 @@ guards' memory, and a resumed run is the undisturbed run: bit for bit on as many
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,136 +16,20 @@ import numpy as np
 import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
-from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.sequences import Sequences
 from midtrain_dagster.train import checkpoint as checkpoints
 from midtrain_dagster.train.batches import micro_batches, rows_of_step
 from midtrain_dagster.train.flops import flops_per_token, memory_gigabytes, peak_flops
-from midtrain_dagster.train.guards import Watch
-from midtrain_dagster.train.models import CausalLM, core, load_model, save_model, stored_dtype, with_adapter
-from midtrain_dagster.train.objective import Objective
-from midtrain_dagster.train.optimizer_state import keep_moments, load_moments, starting_state
+from midtrain_dagster.train.models import core, load_model, save_model, stored_dtype, with_adapter
+from midtrain_dagster.train.optimizer_state import keep_moments
 from midtrain_dagster.train.plan import TrainingPlan
-from midtrain_dagster.train.ranks import Ranks
-from midtrain_dagster.train.schedule import Timetable, timetable
+from midtrain_dagster.train.prepare import Halt as Halt
+from midtrain_dagster.train.prepare import Training as Training
+from midtrain_dagster.train.prepare import compute_dtype
+from midtrain_dagster.train.prepare import prepare as prepare
 from midtrain_dagster.train.validation import validate
-from midtrain_dagster.train.weights import Weights, follow, gathered, moments, optimizer, put, set_moments
+from midtrain_dagster.train.weights import copied, follow, gathered, moments, put, set_moments
 
 INTERRUPTED = "interrupted"
-
-
-class Halt(Exception):
-    """Raised between two micro-batches when the run is to stop: what the step has done so far is given up."""
-
-
-@dataclass
-class Training:
-    """A run in memory: made by `prepare`, advanced by `steps`, written by `finish`."""
-
-    plan: TrainingPlan
-    ranks: Ranks
-    data: Sequences
-    validation: dict[str, Sequences]
-    model: CausalLM
-    objective: nn.Module
-    weights: Weights
-    adam: torch.optim.AdamW
-    times: Timetable
-    watch: Watch
-    fingerprint: str = ""
-    average: dict[str, Tensor] = field(default_factory=dict)
-    step: int = 0
-    tokens: int = 0
-    validations: list[dict[str, Any]] = field(default_factory=list)
-    stopped: str | None = None
-    anchor: int | None = None
-    """Step of the checkpoint that a rollback returns to."""
-    carried_from: str | None = None
-    """Where the optimizer's first moments came from; None: they started at zero."""
-    stop: Callable[[], bool] = lambda: False
-
-    def heed(self) -> None:
-        """Raise Halt if any rank was told to stop. Every rank calls it between micro-batches."""
-        if self.ranks.any(self.stop()):
-            raise Halt
-
-
-def prepare(plan: TrainingPlan, ranks: Ranks, model: CausalLM | None = None, fingerprint: str = "") -> Training:
-    """Load data and model, wrap them for adapters, precision and ranks. `model` replaces the one in `plan.model`."""
-    if plan.keep_optimizer and plan.adapter.kind != "none":
-        raise MidtrainError("keep_optimizer: an adapter is merged when the run ends, and its moments end with it")
-    torch.manual_seed(plan.seed)
-    data = Sequences.open(Path(plan.sequences))
-    attention = plan.attention if plan.attention != "auto" else automatic_attention(plan, ranks)
-    model = model if model is not None else load_model(Path(plan.model), attention, ranks.device)
-    if data.vocab_size > model.config.vocab_size:
-        raise MidtrainError(f"{plan.sequences}: packed for {data.vocab_size} tokens, the model knows {model.config.vocab_size}")
-    teacher = _teacher(plan, data, attention, ranks)
-    model = with_adapter(model, plan.adapter)
-    model.train()
-    if plan.activation_checkpointing:
-        core(model).gradient_checkpointing_enable({"use_reentrant": False})
-    dtype = compute_dtype(plan.precision, ranks.device)
-    chosen = tuple(i for i, name in enumerate(data.components) if name in plan.distillation.components)
-    objective: nn.Module = Objective(
-        core(model), len(data.components), teacher, chosen, plan.distillation.weight, plan.distillation.temperature
-    )
-    if ranks.sharded:
-        shard(objective, core(model), dtype)
-    weights = Weights(model, dtype, ranks.sharded)
-    if plan.compile:
-        objective.compile()
-    adam = optimizer(weights, plan.betas, plan.epsilon, plan.weight_decay)
-    validation = {name: Sequences.open(Path(path)) for name, path in plan.validation.items()}
-    times = timetable(plan, data.count)
-    training = Training(plan, ranks, data, validation, model, objective, weights, adam, times, Watch(plan.guards), fingerprint)
-    if plan.ema_decay is not None:
-        training.average = {name: master.detach().clone() for name, master in weights.masters.items()}
-    carried = starting_state(plan)
-    if carried is not None:
-        set_moments(weights, adam, *load_moments(carried, model))
-        training.carried_from = str(carried)
-    return training
-
-
-def automatic_attention(plan: TrainingPlan, ranks: Ranks) -> str:
-    """The fastest that keeps documents apart; compiled, lengths that change with every batch would compile again and again."""
-    if ranks.device.type == "cuda":
-        return "flex"
-    return "sdpa" if plan.compile else "documents"
-
-
-def _teacher(plan: TrainingPlan, data: Sequences, attention: str, ranks: Ranks) -> CausalLM | None:
-    if not plan.distillation.weight:
-        return None
-    if not set(plan.distillation.components) & set(data.components):
-        raise MidtrainError(f"distillation: none of {plan.distillation.components} is a component of {plan.sequences}")
-    teacher = load_model(Path(plan.model), attention, ranks.device).requires_grad_(False)
-    dtype = compute_dtype(plan.precision, ranks.device)
-    for parameter in teacher.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return teacher.eval()
-
-
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """bf16 where the processor multiplies it natively, unless the plan says otherwise.
-
-    A CPU without AVX512-BF16 or AMX emulates bf16 at a quarter of its fp32 speed.
-    """
-    if precision == "auto":
-        cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if device.type == "cuda" or cpu else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def shard(objective: nn.Module, model: CausalLM, dtype: torch.dtype) -> None:
-    """FSDP2: each block is one unit, the rest belongs to the objective, whose forward needs the output layer."""
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for block in model.base_model.layers:
-        fully_shard(block, mp_policy=policy)
-    fully_shard(objective, mp_policy=policy)
 
 
 def steps(run: Training, stop: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
@@ -177,7 +60,8 @@ def steps(run: Training, stop: Callable[[], bool] = lambda: False) -> Iterator[d
 def validates_here(run: Training) -> bool:
     """Whether the step just done is one after which the run validates."""
     last = run.step == run.times.steps or run.stopped is not None
-    return bool(run.validation) and run.step > 0 and (last or due(run.step, run.plan.validation_every))
+    every = run.plan.validation_every or (run.plan.validations and -(-run.times.steps // (run.plan.validations + 1)))
+    return bool(run.validation) and run.step > 0 and (last or due(run.step, every))
 
 
 def due(step: int, every: int) -> bool:
@@ -189,7 +73,7 @@ def one_step(run: Training) -> dict[str, Any]:
     started = time.perf_counter()
     torch.manual_seed(hash((run.plan.seed, run.step, run.ranks.rank)) % (1 << 63))
     rate = float(run.times.rates[run.step])
-    rows = rows_of_step(run.times.offsets, run.step, run.data.count, run.plan.order_seed)
+    rows = rows_of_step(run.times.offsets, run.step, run.data.count, run.plan.order_seed, run.borders)
     sums = gradient(run, rows)
     targets = float(sums[:, 1].sum())
     loss = float(sums[:, 0].sum()) / max(targets, 1.0)
@@ -200,16 +84,33 @@ def one_step(run: Training) -> dict[str, Any]:
             group["lr"] = rate
         run.adam.step()
         run.weights.publish()
-        if run.plan.ema_decay is not None:
-            follow(run.average, run.weights.masters, run.plan.ema_decay)
     else:
         run.stopped = run.watch.must_stop(problem)
     run.weights.zero_grad()
     returned = return_to_anchor(run) if problem == "spike" and run.plan.guards.spike_action == "rollback" else None
     run.step += 1
+    if problem is None or run.plan.average_last:
+        remember(run)
     tokens = len(rows) * run.data.length
     run.tokens += tokens
-    return record(run, loss, sums, norm, rate, tokens, time.perf_counter() - started, problem, returned)
+    seconds = time.perf_counter() - started
+    run.stepping += seconds
+    return record(run, loss, sums, norm, rate, tokens, seconds, problem, returned)
+
+
+def remember(run: Training) -> None:
+    """Bring the average of the weights up to the step just done, where one is kept."""
+    if run.plan.ema_decay is not None:
+        follow(run.average, run.weights.masters, run.plan.ema_decay)
+    number = points_until(run)
+    if number and (run.times.steps - run.step) % run.plan.average_every == 0:
+        run.average = run.average or {name: torch.zeros_like(master) for name, master in run.weights.masters.items()}
+        follow(run.average, run.weights.masters, 1 - 1 / number)
+
+
+def points_until(run: Training) -> int:
+    """How many of the points that `average_last` averages have been reached."""
+    return max(run.plan.average_last - -(-(run.times.steps - run.step) // run.plan.average_every), 0)
 
 
 def return_to_anchor(run: Training) -> int | None:
@@ -218,7 +119,9 @@ def return_to_anchor(run: Training) -> int | None:
     Step, data and rate go on: what led to the spike is not read again. Steps after the returned one are no part of the weights.
     """
     if run.anchor is not None and not run.stopped:
+        settle(run)
         set_tensors(run, checkpoints.load(checkpoints.place(Path(run.plan.out), run.anchor)))
+        run.watch.counts["rollbacks"] += 1
         return run.anchor
     return None
 
@@ -229,7 +132,9 @@ def gradient(run: Training, rows: np.ndarray) -> Tensor:
     Returns float64 (components, 2): sum of losses and number of targets.
     """
     data, ranks = run.data, run.ranks
+    started = time.perf_counter()
     parts = list(micro_batches(data, rows, run.plan.micro_batch, ranks.rank, ranks.world, ranks.device))
+    run.reading += time.perf_counter() - started
     targets = ranks.total(sum((part["target"][:, 1:].sum() for part in parts), torch.zeros((), device=ranks.device)).double())
     scale = ranks.world / max(float(targets), 1.0)  # FSDP averages gradients over ranks; the mean is over targets
     sums = torch.zeros(len(data.components), 2, dtype=torch.float64, device=ranks.device)
@@ -264,8 +169,8 @@ def record(
         for name, (total, count) in zip(run.data.components, sums.tolist(), strict=True)
     }
     speed = tokens / max(seconds, 1e-9)
-    peak = peak_flops(run.plan.peak_flops, run.ranks.device)
-    used = flops_per_token(core(run.model), run.data.length) * speed / peak / run.ranks.world if peak else None
+    peak = peak_flops(run.plan.peak_flops, run.ranks.device, compute_dtype(run.plan.precision, run.ranks.device))
+    used = flops_per_token(core(run.model), run.data.length) * speed / peak / run.ranks.world
     return {
         "step": run.step,
         "tokens": run.tokens,
@@ -277,7 +182,7 @@ def record(
         "skipped": problem,
         "returned_to": returned,
         "tokens_per_second": round(speed, 1),
-        "mfu": None if used is None else round(used, 4),
+        "mfu": round(used, 4),
         "memory_gb": memory_gigabytes(run.ranks.device),
     }
 
@@ -299,9 +204,11 @@ def assess(run: Training) -> None:
         before = run.watch.general_before
         run.stopped = f"general loss {general['loss']:.4f} is over {before:.4f} + {guards.general_tolerance}"
         if guards.general_action == "rollback" and run.anchor is not None:
-            seen, reason = run.validations, run.stopped
+            seen, counts, reason = run.validations, run.watch.counts, run.stopped
+            settle(run)
             restore(run, checkpoints.load(checkpoints.place(Path(run.plan.out), run.anchor)))
             run.validations, run.stopped = seen, f"{reason}; rolled back to step {run.step}"
+            run.watch.counts = {**counts, "rollbacks": counts["rollbacks"] + 1}
     elif returns_to_validated(run.plan) or due(run.step, run.plan.checkpoint_every):
         save(run, regular=True, validated=True)
 
@@ -312,13 +219,18 @@ def returns_to_validated(plan: TrainingPlan) -> bool:
 
 
 def save(run: Training, regular: bool = False, validated: bool = False) -> None:
-    """Checkpoint the run. Every rank calls it; rank 0 writes.
+    """Checkpoint the run: every rank copies its part and goes on, a thread writes it.
 
     A regular checkpoint, of a step that the plan names, may become the anchor of rollbacks; one written because the run was
     interrupted does not, so that an interrupted run rolls back to where an undisturbed one does.
     """
+    started = time.perf_counter()
     if regular and (validated if returns_to_validated(run.plan) else run.plan.guards.spike_action == "rollback"):
         run.anchor = run.step
+    settle(run)
+    if run.ranks.rank == 0:
+        checkpoints.begin(Path(run.plan.out), run.step)
+    run.ranks.wait()
     moment, adam_steps = moments(run.weights, run.adam)
     state = {
         "step": run.step,
@@ -326,12 +238,18 @@ def save(run: Training, regular: bool = False, validated: bool = False) -> None:
         "fingerprint": run.fingerprint,
         "optimizer_steps": adam_steps,
         "watch": run.watch.state(),
-        "validations": run.validations,
+        "validations": list(run.validations),
         "anchor": run.anchor,
     }
-    whole = checkpoints.Checkpoint(gathered(run.weights.masters), gathered(moment), gathered(run.average), state)
-    if run.ranks.rank == 0:
-        checkpoints.save(Path(run.plan.out), run.step, whole, run.plan.keep_checkpoints, run.anchor)
+    parts = {"weights": run.weights.masters, "optimizer": moment, "average": run.average}
+    kinds = {kind: copied(tensors) for kind, tensors in parts.items() if tensors}
+    run.writer.start(Path(run.plan.out), run.step, kinds, state, run.plan.keep_checkpoints, run.anchor)
+    run.stalled += time.perf_counter() - started
+
+
+def settle(run: Training) -> None:
+    """Wait until no rank is writing any more: the newest checkpoint is then complete for all."""
+    run.writer.wait()
     run.ranks.wait()
 
 
@@ -348,8 +266,10 @@ def set_tensors(run: Training, saved: checkpoints.Checkpoint) -> None:
     """Weights, moments and moving average from a checkpoint."""
     run.weights.load(saved.weights)
     set_moments(run.weights, run.adam, saved.optimizer, saved.state["optimizer_steps"])
+    if bool(saved.average) != bool(run.average):  # points of `average_last` begin after some checkpoints, and before others
+        run.average = {name: torch.zeros_like(master) for name, master in run.weights.masters.items()} if saved.average else {}
     for name, tensor in run.average.items():
-        put(tensor, saved.average[name])
+        put(tensor, saved.average, name)
 
 
 def snapshot(run: Training) -> None:
@@ -357,7 +277,7 @@ def snapshot(run: Training) -> None:
 
     It is put together in a model of its own, because writing one merges its adapters.
     """
-    tensors = gathered(run.average or run.weights.masters)
+    tensors = gathered(run.average or run.weights.masters, keep=run.ranks.rank == 0)
     if run.ranks.rank == 0:
         source, folder = Path(run.plan.model), Path(run.plan.out) / "snapshots"
         final, partial = folder / f"step-{run.step:08d}", folder / f".partial-{run.step:08d}"
@@ -373,10 +293,11 @@ def finish(run: Training) -> str:
 
     The model in memory is used up: adapters are merged into it.
     """
-    tensors = gathered(run.average or run.weights.masters)
+    leads = run.ranks.rank == 0
+    tensors = gathered(run.average or run.weights.masters, keep=leads)
     kept, adam_steps = moments(run.weights, run.adam) if run.plan.keep_optimizer else ({}, 0.0)
-    kept = gathered(kept)
-    if run.ranks.rank:
+    kept = gathered(kept, keep=leads)
+    if not leads:
         return ""
     source, out = Path(run.plan.model), Path(run.plan.out) / "model"
     model = run.model if not run.ranks.sharded else with_adapter(load_model(source), run.plan.adapter)

@@ -11,12 +11,10 @@ from torch import Tensor  # noqa: TID253
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.train.attention import DOCUMENTS, register
-from midtrain_dagster.train.plan import Adapter
+from midtrain_dagster.train.plan import OPTIMIZER, Adapter
 
 CausalLM = Any
 """A transformers model with a language-model head: its attributes differ by family."""
-OPTIMIZER = "optimizer.safetensors"
-"""Beside a model's weights: the AdamW moments with which its training ended."""
 ATTENTION = {"documents": DOCUMENTS, "sdpa": "sdpa", "flex": "flex_attention", "eager": "eager"}
 
 

@@ -30,24 +30,26 @@ class LinearCrossEntropy(torch.autograd.Function):
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         wanted = any(ctx.needs_input_grad)
         hidden_grad = torch.empty_like(hidden) if wanted else None
-        weight_grad = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_input_grad[1] else None
+        weight_grad: Tensor | None = None
         chunk = max(LOGITS // len(weight), 1)
         for begin in range(0, len(hidden), chunk):
             rows = slice(begin, begin + chunk)
             part, wanted_tokens = hidden[rows], targets[rows, None]
-            slope = (part @ weight.T).float().log_softmax(dim=1)
-            losses[rows] = slope.gather(1, wanted_tokens).squeeze(1).neg_()
+            logits = (part @ weight.T).float()
+            most, where = logits.max(dim=1, keepdim=True)
+            right = logits.gather(1, wanted_tokens)
+            slope = logits.softmax(dim=1)  # of the largest logit it is 1/Σexp(x - most), so one exponential gives the sum too
+            losses[rows] = (most - slope.gather(1, where).log() - right).squeeze(1)
             if hidden_grad is None:
                 continue
-            slope.exp_().scatter_add_(1, wanted_tokens, torch.full_like(wanted_tokens, -1, dtype=slope.dtype))
+            slope.scatter_add_(1, wanted_tokens, torch.full_like(right, -1))
             slope = slope.to(weight.dtype)
             torch.mm(slope, weight, out=hidden_grad[rows])
-            if weight_grad is None:
+            if not ctx.needs_input_grad[1]:
                 continue
-            if weight.dtype == torch.float32:
-                weight_grad.addmm_(slope.T, part)
-            else:
-                weight_grad += slope.T @ part
+            weight_grad = slope.T @ part if chunk >= len(hidden) else added(weight_grad, slope, part)
+        if ctx.needs_input_grad[1] and weight_grad is None:
+            weight_grad = torch.zeros_like(weight)
         ctx.grads = hidden_grad, None if weight_grad is None else weight_grad.to(weight.dtype)
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
@@ -63,6 +65,13 @@ class LinearCrossEntropy(torch.autograd.Function):
             None if weight_grad is None else weight_grad.mul_(scale.to(weight_grad.dtype)),
             None,
         )
+
+
+def added(total: Tensor | None, slope: Tensor, part: Tensor) -> Tensor:
+    """total + slope.T @ part, summed in fp32, in place where there is a total."""
+    if total is None:
+        return (slope.T @ part).float()
+    return total.addmm_(slope.T, part) if slope.dtype == torch.float32 else total.add_(slope.T @ part)
 
 
 @torch.compiler.disable

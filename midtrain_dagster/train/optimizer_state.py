@@ -15,20 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor  # noqa: TID253
 
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.train.models import OPTIMIZER
-from midtrain_dagster.train.plan import TrainingPlan
-
-
-def starting_state(plan: TrainingPlan) -> Path | None:
-    """Where a plan's first moments are: where it says, else beside its base model; None: they start at zero.
-
-    An adapter's weights are new, so a base model's moments do not belong to them.
-    """
-    if plan.optimizer_state == "none":
-        return None
-    if plan.optimizer_state is not None:
-        return Path(plan.optimizer_state)
-    return Path(plan.model) if plan.adapter.kind == "none" and (Path(plan.model) / OPTIMIZER).exists() else None
+from midtrain_dagster.train import checkpoint
+from midtrain_dagster.train.plan import OPTIMIZER
 
 
 def keep_moments(model: Path, tensors: dict[str, Tensor], steps: float) -> None:
@@ -43,7 +31,10 @@ def load_moments(path: Path, model: Any) -> tuple[dict[str, Tensor], float]:
     a tensor has another shape.
     """
     if (path / OPTIMIZER).exists():
-        found = load_file(path / OPTIMIZER), steps_of(path)
+        found = load_file(path / OPTIMIZER), steps_of(path / OPTIMIZER)
+    elif (path / "state.json").exists():
+        saved = checkpoint.load(path)
+        found = dict(saved.optimizer), float(saved.state["optimizer_steps"])
     elif path.is_file() and path.suffix == ".pt":
         found = from_trainer(path, model)
     elif (path / ".metadata").exists():
@@ -58,15 +49,10 @@ def load_moments(path: Path, model: Any) -> tuple[dict[str, Tensor], float]:
     return found
 
 
-def steps_of(folder: Path) -> float:
-    """Steps that the moments in `folder` have seen: from their own header, or from the checkpoint's state."""
-    with safe_open(folder / OPTIMIZER, framework="pt") as file:
-        header = file.metadata() or {}
-    if "steps" in header:
-        return float(header["steps"])
-    from midtrain_dagster.train import checkpoint
-
-    return float(checkpoint.state(folder)["optimizer_steps"])
+def steps_of(file: Path) -> float:
+    """Steps that the moments in a file of `keep_moments` have seen."""
+    with safe_open(file, framework="pt") as tensors:
+        return float((tensors.metadata() or {})["steps"])
 
 
 def from_trainer(path: Path, model: Any) -> tuple[dict[str, Tensor], float]:

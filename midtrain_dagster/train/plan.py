@@ -11,6 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from midtrain_dagster.errors import MidtrainError
 
+OPTIMIZER = "optimizer.safetensors"
+"""Beside a model's weights: the AdamW moments with which its training ended."""
 Shape = Literal["warmup", "constant", "linear", "cosine", "exponential", "half_life", "sqrt", "power"]
 
 
@@ -30,6 +32,17 @@ class Phase:
     """a of 1 - p^a (`power`)."""
     half_life: float | None = None
     """Steps in which the rate halves (`half_life`)."""
+    until: str | None = None
+    """Data stage with whose last sequence the phase ends, in place of share and steps."""
+
+
+@dataclass(frozen=True)
+class DataStage:
+    """A part of the packed data with shares of its own, in packed order."""
+
+    name: str
+    fraction: float
+    """Of the sequences; a stage whose shares move is several of one name."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,8 @@ class Guards:
     general_tolerance: float | None = None
     """Nats per token above the loss before training."""
     general_action: Literal["stop", "rollback"] = "stop"
+    handover_tolerance: float = 0.2
+    """Nats per token by which a component's loss may rise over the first steps; a check warns above it."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,8 @@ class TrainingPlan:
     batch_stages: tuple[BatchStage, ...] = ()
     batch_rate_rule: Literal["none", "sqrt", "linear"] = "sqrt"
     """How the rate follows the batch when `batch_stages` change it: times (B/B0)^0.5, (B/B0), or not at all."""
+    data_stages: tuple[DataStage, ...] = ()
+    """The curriculum of the packed data: phases may end with one (`until`), and `order_seed` shuffles inside each alone."""
     micro_batch: int = 4
     """Sequences in one forward pass on one rank; the rest of a step is gradient accumulation."""
     steps: int | None = None
@@ -111,6 +128,9 @@ class TrainingPlan:
     adapter: Adapter = Adapter()
     ema_decay: float | None = None
     """Keep an exponential moving average of the weights; it becomes the saved model."""
+    average_last: int = 0
+    """Save the plain mean of the weights at so many points, `average_every` steps apart, the last step among them; 0: off."""
+    average_every: int = 1
     distillation: Distillation = Distillation()
     guards: Guards = Guards()
     optimizer_state: str | None = None
@@ -119,13 +139,17 @@ class TrainingPlan:
     keep_optimizer: bool = False
     """Write the moments to OUT/model/optimizer.safetensors, for a next stage to go on from; twice the model's size in fp32."""
     validation_every: int = 0
-    """Steps between validations; 0: only before and after."""
+    """Steps between validations; 0: as `validations` says."""
+    validations: int = 0
+    """How many there are between the one before the first step and the one after the last, evenly spaced."""
     validation_sequences: int | None = None
     """At most so many sequences of each validation set."""
     checkpoint_every: int = 100
     keep_checkpoints: int = 1
     snapshot_every: int = 0
     """Steps between models that are kept as OUT/snapshots/step-N, to be evaluated along the run; 0: none."""
+    probe_lengths: tuple[int, ...] = ()
+    """Tokens of prompts in which the base and the trained model have to find a number, when the run is done."""
     tensorboard: bool = False
     """Write OUT/tensorboard too; needs the tensorboard package."""
     seed: int = 0
@@ -135,7 +159,7 @@ class TrainingPlan:
     """Train once for each of these as `order_seed`, and average the weights (model soups 2203.05482; OLMo 2, 2501.00656)."""
     threads: int | None = None
     peak_flops: float | None = None
-    """Of the device in the precision used, for MFU; None: known for common GPUs, otherwise MFU is not reported."""
+    """Of the device in the precision used, for MFU; None: known for common GPUs, elsewhere a matrix product is timed."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -156,6 +180,18 @@ class TrainingPlan:
     def from_values(cls, values: dict[str, Any], where: str = "training plan") -> "TrainingPlan":
         """Build from plain JSON values; an unknown or missing key is a MidtrainError."""
         return _build(cls, values, where)
+
+
+def starting_state(plan: TrainingPlan) -> Path | None:
+    """Where a plan's first moments are: where it says, else beside its base model; None: they start at zero.
+
+    An adapter's weights are new, so a base model's moments do not belong to them.
+    """
+    if plan.optimizer_state == "none":
+        return None
+    if plan.optimizer_state is not None:
+        return Path(plan.optimizer_state)
+    return Path(plan.model) if plan.adapter.kind == "none" and (Path(plan.model) / OPTIMIZER).exists() else None
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:

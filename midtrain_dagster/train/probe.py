@@ -82,6 +82,38 @@ def passkey(
     return rows
 
 
+def before_and_after(base: Path, trained: Path, lengths: Sequence[int], seed: int = 0) -> list[dict[str, Any]]:
+    """`passkey` of two model directories with one tokenizer: a row a length and depth, `found` and `loss` of both.
+
+    Lengths that needle and question alone exceed are left out.
+    """
+    from transformers import AutoTokenizer
+
+    from midtrain_dagster.train.models import load_model
+    from midtrain_dagster.train.ranks import Ranks
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    least = sum(len(encode(text)) for text in (NEEDLE.format(key="10000"), QUESTION, " 10000")) + 8
+    lengths = [length for length in lengths if length >= least]
+    sides = []
+    for model in (base, trained):
+        loaded = load_model(model, "sdpa", Ranks.alone().device)
+        sides.append(passkey(loaded, encode, lengths, depths=(0.1, 0.5, 0.9), trials=2, seed=seed))
+        del loaded
+    return [
+        {
+            "length": before["length"], "depth": before["depth"], "trials": before["trials"],
+            "found before": before["found"], "found after": after["found"],
+            "loss before": before["loss"], "loss after": after["loss"],
+        }
+        for before, after in zip(*sides, strict=True)
+    ]  # fmt: skip
+
+
 def position_loss(model: Path, sequences: Path, micro: int = 1, limit: int | None = None) -> dict[int, float]:
     """Loss by position in the document, nats a token, in bins [1, 2), [2, 4), … keyed by their lower bound.
 

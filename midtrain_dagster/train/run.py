@@ -46,6 +46,7 @@ NOT_OF_THE_RESULT = (
     "threads",
     "peak_flops",
     "tensorboard",
+    "probe_lengths",
     "model",
     "sequences",
     "validation",
@@ -72,31 +73,43 @@ def fingerprint(plan: TrainingPlan) -> str:
 def run(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Train as planned and return the summary; at once, where OUT already holds this very run.
 
+    With `soup_seeds` there is a run for each seed in OUT/seed-N, each resumable, and the mean of their weights is the model.
     `emit` takes lines for people, at most one a second; `orphaned` says when to stop because nobody waits for the run any more.
     Raises Interrupted then and after a signal, MidtrainError when a guard found the run broken (its model is not written), the
     inputs do not fit together, or another process trains in OUT.
     """
-    if plan.soup_seeds:
-        return run_soup(plan, emit, orphaned)
     out = Path(plan.out)
     leads = os.environ.get("RANK", "0") == "0"
     say = emit if leads else lambda line: None
+    each = [replace(plan, soup_seeds=(), order_seed=n, out=str(out / f"seed-{n}"), probe_lengths=()) for n in plan.soup_seeds]
     with torch_for(plan), signals() as signalled, sole_writer(out, say) if leads else nullcontext():
         from midtrain_dagster.train.ranks import Ranks
 
         ranks = Ranks.join()
         try:
-            mark = fingerprint(plan)
-            if (done := finished(out, mark)) is not None:
-                say(f"{out}: this run is complete already")
-                return done
-            return _train(plan, ranks, mark, say, lambda: signalled() or orphaned())
+            runs = [one(member, ranks, say, lambda: signalled() or orphaned(), last=not each) for member in each or [plan]]
         finally:
             ranks.leave()
+        if not leads or (not each and "needle" in runs[0]):
+            return runs[0]
+        return complete(plan, mixed(plan, runs) if each else runs[0])
 
 
-def run_soup(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-    """One run for each seed in OUT/seed-N, each resumable, and the mean of their weights in OUT/model.
+def one(plan: TrainingPlan, ranks: Any, say: Callable[[str], None], stop: Callable[[], bool], last: bool) -> dict[str, Any]:
+    """One run on all ranks; its summary is written at once unless it is the `last`, which others need not wait for."""
+    out, mark = Path(plan.out), fingerprint(plan)
+    if (done := finished(out, mark)) is not None:
+        say(f"{out}: this run is complete already")
+        return done
+    summary = _train(plan, ranks, mark, say, stop)
+    if not last and ranks.rank == 0:
+        complete(plan, summary)
+    ranks.wait()
+    return summary
+
+
+def mixed(plan: TrainingPlan, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The soup of `runs` in OUT/model, and its summary.
 
     OUT/steps.jsonl holds the records of all runs, one run after another, each with its `seed`. The summary is the last run's,
     with the soup's digest, all steps' tokens, and each run's summary under `runs`. Validation
@@ -104,11 +117,7 @@ def run_soup(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable
     """
     from midtrain_dagster.train.soup import soup
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise MidtrainError("soup_seeds: run the seeds one by one under torchrun, then average them with train.soup.soup")
     out = Path(plan.out)
-    each = [replace(plan, soup_seeds=(), order_seed=seed, out=str(out / f"seed-{seed}")) for seed in plan.soup_seeds]
-    runs = [run(one, emit, orphaned) for one in each]
     digest = soup([Path(one["model"]) for one in runs], out / "model")
     with (out / "steps.jsonl").open("w") as steps:
         for seed in plan.soup_seeds:
@@ -116,9 +125,7 @@ def run_soup(plan: TrainingPlan, emit: Callable[[str], None], orphaned: Callable
                 steps.write(json.dumps({**json.loads(line), "seed": seed}) + "\n")
     totals = {name: sum(one[name] for one in runs) for name in ("steps", "tokens", "seconds")}
     mark = blake2b("".join(one["fingerprint"] for one in runs).encode(), digest_size=16).hexdigest()
-    summary = {**runs[-1], **totals, "weights_digest": digest, "model": str(out / "model"), "fingerprint": mark, "runs": runs}
-    (out / "training.json").write_text(json.dumps(summary, indent=2))
-    return summary
+    return {**runs[-1], **totals, "weights_digest": digest, "model": str(out / "model"), "fingerprint": mark, "runs": runs}
 
 
 def finished(out: Path, mark: str) -> dict[str, Any] | None:
@@ -142,10 +149,13 @@ def _train(plan: TrainingPlan, ranks: Any, mark: str, emit: Callable[[str], None
     ranks.wait()
     progress = Progress(emit, "train", "tokens", planned_tokens(training))
     with StepLog(out, training.step, plan.tensorboard) if ranks.rank == 0 else Unlogged() as log:
-        for record in loop.steps(training, stop):
-            log.add(record)
-            progress.label = line_of(record, training.times.steps)
-            progress.advance(training.tokens - progress.done)
+        try:
+            for record in loop.steps(training, stop):
+                log.add(record)
+                progress.label = line_of(record, training.times.steps)
+                progress.advance(training.tokens - progress.done)
+        finally:
+            training.writer.wait()
         log.validated(training.validations)
     progress.close()
     if training.stopped == loop.INTERRUPTED:
@@ -155,10 +165,21 @@ def _train(plan: TrainingPlan, ranks: Any, mark: str, emit: Callable[[str], None
     summary = summarize(training, log.records, digest, time.monotonic() - started)
     if ranks.rank == 0:
         write_order(training, out / "order.npy")
-        (out / "training.json.partial").write_text(json.dumps(summary, indent=2))
-        (out / "training.json.partial").replace(out / "training.json")
-        shutil.rmtree(out / "state", ignore_errors=True)
     ranks.wait()
+    return summary
+
+
+def complete(plan: TrainingPlan, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the leader does when the others need not wait: look for numbers in long prompts, and write the summary, last of all."""
+    out = Path(plan.out)
+    summary["needle"] = []
+    if plan.probe_lengths:
+        from midtrain_dagster.train.probe import before_and_after
+
+        summary["needle"] = before_and_after(Path(plan.model), out / "model", plan.probe_lengths, plan.seed)
+    (out / "training.json.partial").write_text(json.dumps(summary, indent=2))
+    (out / "training.json.partial").replace(out / "training.json")
+    shutil.rmtree(out / "state", ignore_errors=True)
     return summary
 
 
@@ -173,7 +194,7 @@ def write_order(training: "Training", file: Path) -> None:
 
     read = int(training.times.offsets[training.step])
     if training.plan.order_seed is not None:
-        np.save(file, sequences_between(0, read, training.data.count, training.plan.order_seed))
+        np.save(file, sequences_between(0, read, training.data.count, training.plan.order_seed, training.borders))
 
 
 def newest(out: Path, mark: str) -> Path | None:
@@ -237,6 +258,8 @@ def summarize(training: "Training", records: list[dict[str, Any]], digest: str, 
         "optimizer_state": training.carried_from,
         "guards": {**training.watch.counts, "general_before": training.watch.general_before},
         "seconds": round(seconds, 2),
+        "input_share": round(training.reading / training.stepping, 5) if training.stepping else None,
+        "checkpoint_share": round(training.stalled / training.stepping, 5) if training.stepping else None,
         "tokens_per_second": round(sorted(r["tokens_per_second"] for r in records)[len(records) // 2], 1) if records else None,
         "memory_gb": max((r["memory_gb"] for r in records), default=None),
         "precision": str(next(iter(training.weights.computing.values())).dtype).removeprefix("torch."),
@@ -259,12 +282,10 @@ def main(arguments: list[str] | None = None) -> None:
     )  # a person's shell may close; what a program launched ends with it
     try:
         plan = TrainingPlan.read(Path(given[0]))
-        if leader and "DAGSTER_PIPES_CONTEXT" in os.environ:
-            run_in_pipes(plan, orphaned)
-            return
-        summary = run(plan, tell, orphaned)
         if leader:
-            print(json.dumps(summary))
+            report(lambda say: run(plan, say, orphaned))
+        else:
+            run(plan, tell, orphaned)
     except Interrupted as error:
         print(f"midtrain: {error}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
@@ -279,12 +300,17 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def run_in_pipes(plan: TrainingPlan, orphaned: Callable[[], bool]) -> None:
-    """The same, its progress in the log of the Dagster run that started it, its summary as the asset's metadata."""
+def report(train: Callable[[Callable[[str], None]], dict[str, Any]]) -> None:
+    """Run `train`, which gets a place for its progress, and hand its summary on: to the Dagster run that started this process,
+    where one did, as the asset's metadata; else to standard output.
+    """
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        print(json.dumps(train(tell)))
+        return
     from dagster_pipes import open_dagster_pipes
 
     with open_dagster_pipes() as pipes:
-        summary = run(plan, pipes.log.info, orphaned)
+        summary = train(pipes.log.info)
         if pipes.is_asset_step and len(pipes.asset_keys) == 1:
             pipes.report_asset_materialization(metadata=metadata(summary))
         pipes.report_custom_message(summary)
@@ -295,7 +321,11 @@ def metadata(summary: dict[str, Any]) -> dict[str, Any]:
     flat = {name: value for name, value in summary.items() if isinstance(value, str | int | float) and value != ""}
     for name, sides in summary["validation"].items():
         flat |= {f"{name}_loss_{side}": values["loss"] for side, values in sides.items()}
-    return flat | {f"{name}_steps_skipped": summary["guards"][name] for name in ("nonfinite", "spike")}
+    return (
+        flat
+        | {f"{name}_steps_skipped": summary["guards"][name] for name in ("nonfinite", "spike")}
+        | {"rollbacks": summary["guards"]["rollbacks"], "ended": summary["stopped"] or "at its last step"}
+    )
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ at the rate at which the other ended. Warmup-stable-decay (MiniCPM, 2404.06395) 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.sequences import Sequences
-from midtrain_dagster.train.plan import BatchStage, Phase, TrainingPlan
+from midtrain_dagster.train.plan import BatchStage, DataStage, Phase, TrainingPlan
 
 
 def linear(p: float, start: float, end: float) -> float:
@@ -78,14 +76,16 @@ def _half_life_of(phase: Phase) -> float:
     return phase.half_life
 
 
-def lay_out(phases: Sequence[Phase], steps: int, peak: float, start: float | None = None) -> list[Stretch]:
-    """Phases on `steps` steps, in order and without a gap.
+def lay_out(
+    phases: Sequence[Phase], steps: int, peak: float, start: float | None = None, ends: Mapping[str, int] | None = None
+) -> list[Stretch]:
+    """Phases on `steps` steps, in order and without a gap. `ends`: the step with which each data stage is over.
 
     Raises MidtrainError when the lengths cannot cover the steps, or an exponential decay would end at zero.
     """
     if not phases:
         raise MidtrainError("schedule: it has no phases")
-    borders = _borders(phases, steps)
+    borders = _borders(phases, steps, ends or {})
     rate = start if start is not None else 0.0 if phases[0].shape == "warmup" else peak
     stretches: list[Stretch] = []
     for phase, begin, end in zip(phases, borders, borders[1:], strict=False):
@@ -104,19 +104,50 @@ def lay_out(phases: Sequence[Phase], steps: int, peak: float, start: float | Non
     return stretches
 
 
-def _borders(phases: Sequence[Phase], steps: int) -> list[int]:
-    """First step of each phase, and `steps`. Borders are rounded, not lengths: shares that sum to 1 cover every step."""
+def _borders(phases: Sequence[Phase], steps: int, ends: Mapping[str, int]) -> list[int]:
+    """First step of each phase, and `steps`: between two ends of data stages phases share the steps that there are."""
+    borders, group = [0], list[Phase]()
+    for phase in phases:
+        group.append(phase)
+        if phase.until is not None:
+            if phase.until not in ends:
+                raise MidtrainError(f"schedule: the data have no stage {phase.until}; they have {', '.join(ends) or 'none'}")
+            borders += _filled(group, borders[-1], ends[phase.until], steps)
+            group = []
+    if group:
+        borders += _filled(group, borders[-1], steps, steps)
+    if borders[-1] != steps:
+        raise MidtrainError(f"schedule: its last phase ends with step {borders[-1]}, the run has {steps}")
+    return borders
+
+
+def _filled(phases: Sequence[Phase], begin: int, end: int, steps: int) -> list[int]:
+    """Last step (exclusive) of each phase on [begin, end). Borders are rounded, not lengths: shares that sum to 1 cover it all."""
+    room = end - begin
     lengths = [p.steps if p.steps is not None else None if p.share is None else p.share * steps for p in phases]
     open_ended = [i for i, length in enumerate(lengths) if length is None]
     known = sum(length for length in lengths if length is not None)
     if len(open_ended) > 1:
-        raise MidtrainError("schedule: only one phase may leave its length open; give the others `share` or `steps`")
-    if known > steps + 0.5:
-        raise MidtrainError(f"schedule: its phases take {known:g} steps, the run has {steps}")
-    if not open_ended and known < steps - 0.5:
-        raise MidtrainError(f"schedule: its phases cover {known:g} of {steps} steps; leave one open to take the rest")
-    filled = [steps - known if length is None else length for length in lengths]
-    return [0, *(round(float(x)) for x in np.cumsum(filled)[:-1]), steps]
+        raise MidtrainError("schedule: only one phase may leave its length open; give the others `share`, `steps` or `until`")
+    if known > room + 0.5:
+        raise MidtrainError(f"schedule: its phases take {known:g} steps, the run has {room}")
+    if not open_ended and known < room - 0.5:
+        raise MidtrainError(f"schedule: its phases cover {known:g} of {room} steps; leave one open to take the rest")
+    filled = [room - known if length is None else length for length in lengths]
+    return [*(begin + round(float(x)) for x in np.cumsum(filled)[:-1]), end]
+
+
+def stage_borders(stages: Sequence[DataStage], sequences: int) -> list[int]:
+    """Where the data stages end, in packed sequences: rounded to whole ones."""
+    return [round(float(x) * sequences) for x in np.cumsum([stage.fraction for stage in stages])]
+
+
+def stage_ends(plan: TrainingPlan, sequences: int, offsets: np.ndarray) -> dict[str, int]:
+    """The first step that begins after a data stage's last sequence, by the stage's name. Raises where the data repeat."""
+    if plan.epochs != 1 and any(phase.until for phase in plan.schedule):
+        raise MidtrainError("schedule: `until` needs data that are read once; set `epochs: 1`")
+    borders = zip(plan.data_stages, stage_borders(plan.data_stages, sequences), strict=True)
+    return {stage.name: min(int(np.searchsorted(offsets, border)), len(offsets) - 1) for stage, border in borders}
 
 
 def batch_offsets(
@@ -167,7 +198,9 @@ def timetable(plan: TrainingPlan, sequences: int) -> Timetable:
     rates = np.concatenate(
         [
             [stretch.rate(step) for step in range(stretch.begin, stretch.end)]
-            for stretch in lay_out(plan.schedule, steps, plan.peak_learning_rate, plan.start_learning_rate)
+            for stretch in lay_out(
+                plan.schedule, steps, plan.peak_learning_rate, plan.start_learning_rate, stage_ends(plan, sequences, offsets)
+            )
         ]
     )
     stages = sorted(plan.batch_stages, key=lambda stage: stage.after)
@@ -178,8 +211,3 @@ def timetable(plan: TrainingPlan, sequences: int) -> Timetable:
         sizes = np.array([plan.batch_sequences, *(stage.sequences for stage in stages)])[reached.sum(axis=1)]
         rates = rates * np.array([batch_factor(size, plan.batch_sequences, plan.batch_rate_rule) for size in sizes])
     return Timetable(rates, offsets)
-
-
-def learning_rates(plan: TrainingPlan) -> np.ndarray:
-    """(steps,) learning rate of every step, for a plot before the run."""
-    return timetable(plan, Sequences.open(Path(plan.sequences)).count).rates

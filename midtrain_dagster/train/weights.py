@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
-from torch.distributed.tensor import DTensor, distribute_tensor  # noqa: TID253
+from torch.distributed.tensor import DTensor  # noqa: TID253
+
+from midtrain_dagster.train.checkpoint import Rows, Stored
 
 
 class Weights:
@@ -56,9 +58,9 @@ class Weights:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set masters and computing copy from whole tensors, as `gathered` gives them."""
+        """Set masters and computing copy from whole tensors, or from a checkpoint's."""
         for name, master in self.masters.items():
-            put(master, tensors[name])
+            put(master, tensors, name)
         self.publish()
 
 
@@ -67,17 +69,41 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
 
 
-def put(destination: Tensor, values: Tensor) -> None:
-    """Copy a whole tensor into a possibly sharded one."""
-    values = values.to(destination.device, destination.dtype)
-    if isinstance(destination, DTensor):
-        values = distribute_tensor(values, destination.device_mesh, destination.placements)
-    destination.copy_(values)
+def own(tensor: Tensor) -> tuple[Tensor, int]:
+    """This rank's rows of a tensor, and the number of the first: FSDP deals rows out in equal parts, the last ranks' smaller."""
+    if not isinstance(tensor, DTensor):
+        return tensor.detach(), 0
+    part = -(-len(tensor) // tensor.device_mesh.size())
+    rows, begin = tensor.to_local().detach(), min(tensor.device_mesh.get_local_rank() * part, len(tensor))
+    assert len(rows) == min(part, len(tensor) - begin), "sharded otherwise than by rows"
+    return rows, begin
 
 
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors on the CPU, owned (a later step does not change them)."""
-    return {name: whole(tensor).clone().contiguous() for name, tensor in tensors.items()}
+def put(destination: Tensor, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Copy the tensor called `name` into a possibly sharded one; of a checkpoint only the rows that belong here are read."""
+    rows, begin = own(destination)
+    end = begin + len(rows)
+    values = tensors.rows(name, begin, end) if isinstance(tensors, Stored) else tensors[name][begin:end]
+    rows.copy_(values)
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Rows]:
+    """This rank's rows on the CPU, owned (a later step does not change them)."""
+    found = {}
+    for name, tensor in tensors.items():
+        rows, begin = own(tensor)
+        found[name] = Rows(rows.to("cpu", copy=True).contiguous(), begin, len(tensor))
+    return found
+
+
+def gathered(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
+    """Whole tensors on the CPU, owned, on the ranks that `keep` them; the others take part and get none."""
+    found = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor)
+        if keep:
+            found[name] = value.clone().contiguous()
+    return found
 
 
 def optimizer(weights: Weights, betas: tuple[float, float], epsilon: float, weight_decay: float) -> torch.optim.AdamW:
@@ -103,13 +129,13 @@ def moments(weights: Weights, adam: torch.optim.AdamW) -> tuple[dict[str, Tensor
 
 @torch.no_grad()
 def set_moments(weights: Weights, adam: torch.optim.AdamW, tensors: Mapping[str, Tensor], steps: float) -> None:
-    """The reverse of `moments`, from whole tensors. A parameter without a stored state starts from zero."""
+    """The reverse of `moments`, from whole tensors or a checkpoint's. A parameter without a stored state starts from zero."""
     for name, master in weights.masters.items():
         if f"exp_avg.{name}" not in tensors:
             continue
         state = {key: torch.zeros_like(master) for key in ("exp_avg", "exp_avg_sq")}
         for key, tensor in state.items():
-            put(tensor, tensors[f"{key}.{name}"])
+            put(tensor, tensors, f"{key}.{name}")
         device = master.device if adam.defaults["fused"] else torch.device("cpu")
         adam.state[master] = {"step": torch.tensor(steps, dtype=torch.float32, device=device), **state}
 

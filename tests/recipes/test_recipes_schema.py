@@ -93,6 +93,8 @@ def test_llama_3() -> None:
     assert recipe.training.context is not None
     assert recipe.training.context.factor == 131072 / 8192
     assert recipe.training.batch_sequences * recipe.packing.sequence_length == 16 * 2**20
+    lengths = [stage.document_length for stage in recipe.mixture.stages]
+    assert (len(lengths), lengths[0], lengths[-1], lengths) == (6, 8192, 131072, sorted(lengths))
     decay = recipe.training.schedule[-1]
     assert decay.end == 0
     assert decay.steps == -(-40_000_000 // (16 * 2**20))
@@ -103,7 +105,7 @@ def test_smollm2() -> None:
     stages = [(stage.fraction, tuple(stage.shares.values())) for stage in recipe.mixture.stages]
     assert stages == [(0.4, (0.75, 0.20, 0.05)), (0.4, (0.74, 0.16, 0.10)), (0.2, (0.58, 0.24, 0.14, 0.04))]
     assert recipe.training.peak_learning_rate == 5e-4
-    assert recipe.training.schedule[0].share == 0.8  # 4T of the 5T tokens from 6T to 10T; the decay has the last
+    assert recipe.training.schedule[0].until == "stable 8T to 10T"  # 4T of the 5T tokens; the decay has the last
 
 
 def test_olmo_3() -> None:
@@ -144,15 +146,19 @@ def test_scaled_keeps_the_shape(name: str, size: str) -> None:
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *GOALS])
 def test_scaled_rates_follow_the_published_curve(name: str) -> None:
-    """At the same part of the run, the rate is the same part of the peak (but for phases shorter than a small step)."""
+    """At the same part of the run, the rate is the same part of the peak, but for phases shorter than a small step, and within
+    a step where a phase ends with a stage of the data: it ends with the first step that reads none of it.
+    """
     curves = []
     for recipe in (recipes.load(name), recipes.load(f"{name}:scaled-scratch")):
         steps = round(min(steps_of(recipe), 50_000) if recipe.training.steps is None else recipe.training.steps)
-        values = recipe.training.plan_values() | {"steps": steps, "model": "m", "sequences": "s", "validation": {}, "out": "o"}
-        plan = TrainingPlan.from_values({key: value for key, value in values.items() if value is not None})
+        stages = [{"name": stage.name, "fraction": stage.fraction} for stage in recipe.mixture.stages]
+        paths = {"model": "m", "sequences": "s", "out": "o"}
+        plan = TrainingPlan.from_values({**recipe.training.plan_values(), **paths, "steps": steps, "data_stages": stages})
         rates = timetable(plan, steps * plan.batch_sequences).rates
         curves.append([rates[round(len(rates) * part)] / plan.peak_learning_rate for part in (0.25, 0.5, 0.75)])
-    assert curves[1] == pytest.approx(curves[0], abs=0.02)
+    tied = any(phase.until for phase in recipes.load(name).training.schedule)
+    assert curves[1] == pytest.approx(curves[0], abs=0.04 if tied else 0.02)
 
 
 def test_batch_ramp_and_steps_scale() -> None:

@@ -12,53 +12,39 @@ import torch
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.sequences import Sequences
 from midtrain_dagster.train import probe
-from midtrain_dagster.train.plan import Phase, TrainingPlan
-from midtrain_dagster.train.stages import Stage, phases_of, stage_plans
+from midtrain_dagster.train.plan import TrainingPlan
 
 
 def encode(text: str) -> list[int]:
     return list(text.encode())
 
 
-def test_stages_keep_tokens_a_step_and_hand_on() -> None:
-    plan = TrainingPlan("base", "", "out", batch_sequences=16, micro_batch=4, peak_learning_rate=1e-4)
-    made = stage_plans(plan, 2048, [Stage(length, Path(f"s{length}"), {}) for length in (4096, 8192, 65536)])
-    assert [m.plan.batch_sequences for m in made] == [8, 4, 1]
-    assert [m.plan.micro_batch for m in made] == [2, 1, 1]
-    assert [m.factor for m in made] == [2, 4, 32]
-    assert [str(m.weights) for m in made] == ["base", "out/stage-4096/model", "out/stage-8192/model"]
-    assert [[p.shape for p in m.plan.schedule] for m in made] == [["warmup", "constant"], ["constant"], ["linear"]]
-    assert [m.plan.keep_optimizer for m in made] == [True, True, False]
-    with pytest.raises(MidtrainError, match="must grow"):
-        stage_plans(plan, 8192, [Stage(4096, Path("s"), {})])
-
-
-def test_phases_left_out_leave_their_length() -> None:
-    wsd = (Phase("warmup", share=0.1), Phase("constant", share=0.6), Phase("sqrt", share=0.3))
-    assert phases_of(wsd, first=True, last=True) == wsd
-    assert phases_of(wsd, first=False, last=False) == (Phase("constant"),)
-    assert phases_of(wsd, first=False, last=True) == (Phase("constant", share=0.6), Phase("sqrt"))
-    with pytest.raises(MidtrainError, match="a warm-up alone"):
-        phases_of(wsd[:1], first=False, last=True)
-
-
-def test_two_stages_run_one_after_another(model_dir: Path, pack: Callable[..., Sequences], tmp_path: Path) -> None:
-    import json
-
+def test_a_long_context_is_probed_before_and_after(model_dir: Path, pack: Callable[..., Sequences], tmp_path: Path) -> None:
+    """Numbers to be found by base and trained model, and losses by position: both are in the summary of the run."""
     from midtrain_dagster.train.rope import extend_context
     from midtrain_dagster.train.run import run
+    from midtrain_dagster.train.tokenizer import train_tokenizer
 
-    data = {length: pack(tmp_path / f"s{length}", 8, length) for length in (64, 128)}
-    plan = TrainingPlan(str(model_dir), "", str(tmp_path / "out"), batch_sequences=4, precision="fp32", threads=1)
-    for stage in stage_plans(plan, 32, [Stage(n, d.path, {"general": d.path}) for n, d in data.items()]):
-        extend_context(stage.weights, "yarn", stage.factor, Path(stage.plan.model), original=32, configuration=model_dir)
-        summary = run(stage.plan, lambda line: None)
-        assert summary["optimizer_state"] == (None if stage.length == 64 else stage.plan.model)
-    config = json.loads((tmp_path / "out/stage-128/model/config.json").read_text())
-    assert config["rope_parameters"]["factor"] == 4
-    assert config["max_position_embeddings"] == 128
-    found = probe.position_loss(tmp_path / "out/stage-128/model", data[128].path)
-    sides = summary["validation"]["general"]["after"]["positions"]
+    base = tmp_path / "base"
+    extend_context(model_dir, "yarn", 4.0, base)
+    train_tokenizer(["The pass key is what you remember. " * 9], 300, base)
+    data = pack(tmp_path / "data", 8, 128)
+    plan = TrainingPlan(
+        str(base), str(data.path), str(tmp_path / "out"), validation={"long": str(data.path)}, batch_sequences=4, precision="fp32",
+        threads=1, probe_lengths=(16, 256), steps=2,
+    )  # fmt: skip
+    from midtrain_dagster.train import models
+
+    widened = models.load_model(base)
+    widened.resize_token_embeddings(300)
+    widened.save_pretrained(base)
+    summary = run(plan, lambda line: None)
+    assert [(row["length"], row["depth"]) for row in summary["needle"]] == [(256, depth) for depth in (0.1, 0.5, 0.9)]
+    for row in summary["needle"]:
+        assert row["found before"] == row["found after"] == 0.0  # of a model of noise
+        assert row["loss before"] != row["loss after"]
+    sides = summary["validation"]["long"]["after"]["positions"]
+    found = probe.position_loss(tmp_path / "out/model", data.path)
     assert found == pytest.approx({int(lower): loss for lower, loss in sides.items()}, rel=1e-5)
 
 

@@ -1,6 +1,7 @@
 """What a stage takes over from the one before, and what it leaves for the next."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,54 @@ def test_two_stages_with_moments_are_one_run(model_dir: Path, sequences: Sequenc
     written = load_file(tmp_path / "b" / "model" / "model.safetensors")
     for name, tensor in whole.weights.masters.items():
         assert torch.equal(written[name], tensor.detach()), name
+
+
+def test_a_checkpoint_is_read_by_rows_from_the_files_of_any_ranks(tmp_path: Path) -> None:
+    """Three ranks wrote 2, 2 and 1 rows, and of a vector of two the last rank none; what is asked for comes back, and no more."""
+    from midtrain_dagster.train import checkpoint
+    from midtrain_dagster.train.checkpoint import Rows, Writer
+
+    matrix, vector = torch.arange(15.0).reshape(5, 3), torch.tensor([1.0, 2.0])
+    checkpoint.begin(tmp_path, 7)
+    writers = [Writer(rank, 3) for rank in range(3)]
+    for writer in reversed(writers):  # rank 0 comes last, and still has to wait for nobody but the slow
+        first, second = 2 * writer.rank, min(writer.rank, 2)
+        parts = {
+            "m": Rows(matrix[first : first + 2].clone(), first, 5),
+            "v": Rows(vector[second : second + 1].clone(), second, 2),
+        }
+        writer.start(tmp_path, 7, {"weights": parts}, {"step": 7}, keep=1, anchor=None)
+    for writer in writers:
+        writer.wait()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-00000007"]
+    saved = checkpoint.load(checkpoint.place(tmp_path, 7))
+    assert torch.equal(saved.weights["m"], matrix)
+    assert torch.equal(saved.weights["v"], vector)
+    assert torch.equal(saved.weights.rows("m", 1, 5), matrix[1:5])  # type: ignore[attr-defined]
+    assert not saved.average
+    checkpoint.begin(tmp_path, 8)
+    alone = Writer(0, 2)
+    alone.start(tmp_path, 8, {"weights": {}}, {}, keep=1, anchor=None)
+    time.sleep(0.2)
+    assert [path.name for path in checkpoint.complete(tmp_path)] == ["step-00000007"]  # the other rank has not written
+    Writer(1, 2).start(tmp_path, 8, {"weights": {}}, {}, keep=1, anchor=None)
+    alone.wait()
+    assert [path.name for path in checkpoint.complete(tmp_path)] == ["step-00000008"]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    model_dir: Path, sequences: Sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from midtrain_dagster.train import checkpoint
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(plan_for(model_dir, sequences, tmp_path, checkpoint_every=2), quiet)
+    assert not checkpoint.complete(tmp_path)
+    assert not (tmp_path / "model").exists()
 
 
 def test_moments_come_from_a_distributed_checkpoint(model_dir: Path, tmp_path: Path) -> None:

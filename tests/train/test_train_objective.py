@@ -32,6 +32,24 @@ def test_logits_equal_each_document_alone(model_dir: Path, sequences: Sequences,
                 assert torch.allclose(packed[row, start : start + length], expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("window", [None, 5])
+def test_short_documents_in_bf16_attend_as_the_kernel_does(window: int | None) -> None:
+    """Values and gradients of the products are those of torch's own attention in fp32, within what bf16 resolves."""
+    from midtrain_dagster.train import attention
+
+    torch.manual_seed(0)
+    runs, length = [3, 17, 12], 16
+    query, key, value = (torch.randn(2, heads, length, 8) for heads in (6, 2, 2))
+    results = []
+    for dtype in (torch.bfloat16, torch.float32):
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in (query, key, value)]
+        out, _ = attention.document_attention(None, *inputs, None, runs=runs, sliding_window=window)
+        results.append([out, *torch.autograd.grad((out.float() * torch.arange(8.0)).sum(), inputs)])
+    for short, exact in zip(*results, strict=True):
+        assert short.dtype == torch.bfloat16
+        assert torch.allclose(short.float(), exact, atol=0.03 * float(exact.abs().max()))
+
+
 def test_loss_and_gradient_by_hand(model_dir: Path, sequences: Sequences) -> None:
     from midtrain_dagster.train.models import load_model
     from midtrain_dagster.train.objective import Objective

@@ -90,7 +90,7 @@ def test_a_spike_is_skipped_and_counted() -> None:
     assert watch.problem(9.0, 1.0) == "spike"
     assert watch.problem(2.0, float("inf")) == "nonfinite"
     assert watch.problem(2.0, 1.0) is None
-    assert watch.counts == {"nonfinite": 1, "spike": 1}
+    assert watch.counts == {"nonfinite": 1, "spike": 1, "rollbacks": 0}
     assert max(watch.recent) < 9
 
 
@@ -131,3 +131,37 @@ def test_a_base_from_scratch_is_reproducible(tmp_path: Path) -> None:
     assert (tmp_path / "a/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer.json").read_bytes()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "a")
     assert tokenizer.decode(tokenizer("über the cat\n")["input_ids"]) == "über the cat\n"
+
+
+def test_the_mean_of_the_last_points_is_saved_and_survives_a_kill(
+    model_dir: Path, sequences: Sequences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from midtrain_dagster.train import loop
+    from midtrain_dagster.train.ranks import Ranks
+    from midtrain_dagster.train.run import run
+
+    plan = TrainingPlan(
+        str(model_dir), str(sequences.path), str(tmp_path / "out"), batch_sequences=4, precision="fp32", threads=1,
+        peak_learning_rate=1e-2, average_last=3, average_every=2, checkpoint_every=7,
+    )  # fmt: skip
+    training = loop.prepare(plan, Ranks.alone())
+    points = []
+    for record in loop.steps(training):
+        if record["step"] in (6, 8, 10):
+            points.append({name: tensor.detach().clone() for name, tensor in training.weights.masters.items()})
+    one_step = loop.one_step
+
+    def dies(run: loop.Training) -> dict[str, object]:
+        if run.step == 9:
+            raise KeyboardInterrupt
+        return one_step(run)
+
+    monkeypatch.setattr(loop, "one_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, lambda line: None)
+    monkeypatch.setattr(loop, "one_step", one_step)
+    run(plan, lambda line: None)
+    for name, tensor in load_file(tmp_path / "out" / "model" / "model.safetensors").items():
+        assert torch.allclose(tensor, torch.stack([point[name] for point in points]).mean(dim=0), atol=1e-6), name

@@ -115,6 +115,18 @@ def test_a_complete_run_is_not_repeated_and_another_plan_begins_afresh(
     assert other["weights_digest"] != first["weights_digest"]
 
 
+def test_validations_are_spaced_evenly_and_utilisation_is_measured(
+    model_dir: Path, sequences: Sequences, validation: Sequences, tmp_path: Path
+) -> None:
+    plan = plan_for(model_dir, sequences, tmp_path, validation={"general": str(validation.path)}, validations=2)
+    summary = run(plan, quiet)
+    assert [found["step"] for found in summary["validations"]] == [0, 4, 8, 10]
+    records = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert all(0 < record["mfu"] < 1.5 for record in records)
+    assert 0 < summary["input_share"] < 1
+    assert summary["checkpoint_share"] > 0
+
+
 def test_accumulation_changes_nothing(model_dir: Path, sequences: Sequences, tmp_path: Path) -> None:
     """The loss is a mean over the targets of the global batch, however it is cut."""
     whole = run(plan_for(model_dir, sequences, tmp_path / "a", micro_batch=4), quiet)

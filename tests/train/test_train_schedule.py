@@ -1,6 +1,7 @@
 """Learning rates against the published check values, and the borders of phases."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.train import schedule
-from midtrain_dagster.train.plan import BatchStage, Phase, TrainingPlan
+from midtrain_dagster.train.plan import BatchStage, DataStage, Phase, TrainingPlan
 
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 
@@ -94,3 +95,34 @@ def test_batches_grow_and_the_rate_follows() -> None:
     assert schedule.timetable(plan, 64).rates.tolist() == [1.0] * 8 + [2.0] * 2
     assert schedule.batch_offsets(10, 4).tolist() == [0, 4, 8, 10]
     assert schedule.batch_offsets(10, 4, steps=4).tolist() == [0, 4, 8, 12, 16]
+
+
+def test_a_phase_ends_with_its_data_stage() -> None:
+    """Slow, then fast: the rate turns where the data turn, also where the batch grows and steps are no share of the data."""
+    plan = TrainingPlan(
+        "", "", "", peak_learning_rate=1.0, batch_sequences=4, batch_stages=(BatchStage(0.5, 16),), batch_rate_rule="none",
+        data_stages=(DataStage("general", 0.25), DataStage("rising", 0.125), DataStage("rising", 0.125), DataStage("best", 0.5)),
+        schedule=(Phase("warmup", steps=2), Phase("constant", until="general"), Phase("linear", end=0.7, until="rising"),
+                  Phase("sqrt", until="best")),
+    )  # fmt: skip
+    times = schedule.timetable(plan, 64)
+    assert times.offsets.tolist() == [0, 4, 8, 12, 16, 20, 24, 28, 32, 48, 64]
+    assert times.rates.tolist() == pytest.approx([0, 0.5, 1, 1, 1, 0.925, 0.85, 0.775, 0.7, 0.7 * (1 - 0.5**0.5)])
+    with pytest.raises(MidtrainError, match="no stage final"):
+        schedule.timetable(replace(plan, schedule=(Phase("linear", until="final"),)), 64)
+    with pytest.raises(MidtrainError, match="ends with step 4, the run has 10"):
+        schedule.timetable(replace(plan, schedule=(Phase("linear", until="general"),)), 64)
+    with pytest.raises(MidtrainError, match="read once"):
+        schedule.timetable(replace(plan, epochs=2.0), 64)
+
+
+def test_a_random_order_stays_inside_the_stages() -> None:
+    from midtrain_dagster.train.batches import sequences_between
+
+    order = sequences_between(0, 80, 40, seed=3, borders=(10, 30, 40))
+    for epoch in (order[:40], order[40:]):
+        assert [sorted(part.tolist()) for part in np.split(epoch, [10, 30])] == [
+            list(range(10)), list(range(10, 30)), list(range(30, 40)),
+        ]  # fmt: skip
+    assert order[:40].tolist() != order[40:].tolist()
+    assert order[:10].tolist() != list(range(10))
