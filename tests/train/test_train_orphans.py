@@ -32,7 +32,7 @@ def plan_for(model: Path, sequences: Sequences, out: Path, **changes: object) ->
     return TrainingPlan.from_values(values)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
