@@ -29,6 +29,7 @@ from resources.lake import Lake
 from resources.packaged import packaged_model
 
 GROUP = "train"
+SHOWN_STEPS = 60
 IMPORT_CODE = code_version("train.base", "train.tokenizer", "train.rope")
 TRAIN_CODE = code_version("train", "sequences")
 
@@ -218,7 +219,12 @@ def pictures(artifact: Artifact) -> dict[str, dg.MetadataValue]:
         "loss and learning rate": plot(loss_and_rate(steps, about["validations"])),
         "held-out loss by component": markdown(by_component(about)),
         "loss by position": plot(loss_by_position(about["validation"])),
-        "steps": markdown(pl.DataFrame(steps, infer_schema_length=None).unnest("components", separator=": "), rows=400),
+        "steps": markdown(
+            pl.DataFrame(steps[:: -(-len(steps) // SHOWN_STEPS)], infer_schema_length=None).unnest(
+                "components", separator=": "
+            ),
+            rows=SHOWN_STEPS,
+        ),
     }
     if about.get("needle"):
         shown["numbers found in long prompts"] = markdown(pl.DataFrame(about["needle"]), rows=60)

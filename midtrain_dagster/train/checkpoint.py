@@ -69,9 +69,9 @@ class Stored(Mapping[str, Tensor]):
         parts: list[Tensor] = []
         for first, last, file in sorted(self._places[name]):
             low, high = max(begin, first), min(end, last)
-            if low < high or (not parts and first == begin == end):
+            if low < high or not parts:  # at least an empty part, which knows the other dimensions
                 with safe_open(file, framework="pt") as tensors:
-                    parts.append(tensors.get_slice(name)[low - first : high - first])
+                    parts.append(tensors.get_slice(name)[max(low - first, 0) : max(high - first, 0)])
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 

@@ -58,7 +58,7 @@ def search(run: "Training", plan: TrainingPlan, head_room: float) -> dict[str, A
     most = max(max([plan.batch_sequences, *(stage.sequences for stage in plan.batch_stages)]) // run.ranks.world, 1)
     trials: list[dict[str, float]] = []
     sequences = 1
-    while sequences <= most:
+    while sequences <= most and not run.ranks.any(expected(trials, sequences) > limit):
         try:
             used, speed = measured(run, sequences)
         except torch.OutOfMemoryError:
@@ -82,6 +82,18 @@ def search(run: "Training", plan: TrainingPlan, head_room: float) -> dict[str, A
         "device": str(run.ranks.device),
         "trials": trials,
     }
+
+
+def expected(trials: list[dict[str, float]], sequences: int) -> float:
+    """Bytes that so many sequences would take, by a straight line through the last two trials; 0 before there are two.
+
+    A rank that runs out of memory in the middle of a step would leave the others waiting for it.
+    """
+    if len(trials) < 2:
+        return 0.0
+    before, last = trials[-2:]
+    slope = (last["gigabytes"] - before["gigabytes"]) / (last["sequences"] - before["sequences"])
+    return (last["gigabytes"] + slope * (sequences - last["sequences"])) * 1e9
 
 
 def measured(run: "Training", sequences: int) -> tuple[float, float]:

@@ -3,8 +3,10 @@
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -72,7 +74,7 @@ def test_torchrun_over_the_devices_of_this_machine() -> None:
 
 
 def test_slurm_starts_one_torchrun_a_node(plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `srun` and `scontrol` that do on this machine what Slurm's do on the allocated ones."""
+    """With `srun` and `scontrol` that do on this machine what Slurm's do on the allocated ones; a soup of two, on two ranks."""
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         file = tmp_path / "bin" / name
         file.parent.mkdir(exist_ok=True)
@@ -81,8 +83,9 @@ def test_slurm_starts_one_torchrun_a_node(plan: TrainingPlan, tmp_path: Path, mo
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SAID", str(tmp_path / "said"))
     gpu = Gpu(Compute(device="cpu", devices=2, threads=1, launcher="slurm", launch_options=("--partition=short",)))
-    told = launched(gpu, plan)
-    assert (told["ranks"], told["steps"]) == (2, 4)
+    told: Any = launched(gpu, replace(plan, soup_seeds=(1, 2)))
+    assert (told["ranks"], told["steps"], [run["steps"] for run in told["runs"]]) == (2, 8, [4, 4])
+    assert (tmp_path / "out" / "model" / "model.safetensors").exists()
     assert (tmp_path / "said").read_text().split() == ["--nodes=1", "--ntasks-per-node=1", "--partition=short"]
     many = Gpu(Compute(device="cuda", devices=8, nodes=4, launcher="slurm")).command(Path("plan.json"))
     assert many[:4] == ["srun", "--nodes=4", "--ntasks-per-node=1", "--gpus-per-node=8"]
@@ -140,8 +143,6 @@ def test_on_a_gpu_the_largest_that_leaves_head_room(monkeypatch: pytest.MonkeyPa
 def test_the_command_line_keeps_the_batch_that_a_run_began_with(
     plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     from midtrain_dagster.commands.train import with_measured_batch
     from midtrain_dagster.train import fit
 

@@ -81,6 +81,8 @@ def test_a_checkpoint_is_read_by_rows_from_the_files_of_any_ranks(tmp_path: Path
     assert torch.equal(saved.weights["m"], matrix)
     assert torch.equal(saved.weights["v"], vector)
     assert torch.equal(saved.weights.rows("m", 1, 5), matrix[1:5])  # type: ignore[attr-defined]
+    assert saved.weights.rows("v", 2, 2).shape == (0,)  # type: ignore[attr-defined]
+    assert saved.weights.rows("m", 5, 5).shape == (0, 3)  # type: ignore[attr-defined]
     assert not saved.average
     checkpoint.begin(tmp_path, 8)
     alone = Writer(0, 2)
