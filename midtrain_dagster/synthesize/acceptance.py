@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 
 REFUSAL = re.compile(
     r"^\W*(?:i(?:'|’)?m (?:very )?sorry|i am (?:very )?sorry|sorry,|i apologi[sz]e"
@@ -50,6 +51,7 @@ def content_words(text: str) -> set[str]:
     return {_stem(word) for word in words(text) if word not in STOP_WORDS}
 
 
+@lru_cache(1 << 17)
 def _stem(word: str) -> str:
     for ending in ("ing", "ed", "es", "s", "ly"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:

@@ -306,7 +306,12 @@ def estimate(sample: Synthesized, parents: int, prices: Any = None, left: float 
     `prices`: an object with `prompt` and `completion` per million tokens; without it the cost is null. `left`: what the
     budget still allows; null: no budget. The sample's replies are kept and not paid for again.
     """
-    outcomes, count = sample.outcomes, max(1, sample.outcomes["parent_id"].n_unique())
+    unpaid = sample.outcomes.filter(pl.col("reason") == "budget reached")["parent_id"].unique()
+    outcomes = sample.outcomes.filter(~pl.col("parent_id").is_in(unpaid.implode()))
+    count = outcomes["parent_id"].n_unique()
+    if not count:
+        said = f"no estimate for {parents:,} parents: the budget has {left or 0:,.6g} left, which covers no whole parent of a sample"
+        return {"parents": parents, "cost": None, "budget_left": left, "said": said}
     factor = parents / count
     sent, written = int(outcomes["prompt_tokens"].sum()) * factor, int(outcomes["completion_tokens"].sum()) * factor
     cost = None if prices is None else round((sent * prices.prompt + written * prices.completion) / 1e6, 6)

@@ -4,12 +4,14 @@
 """
 
 import re
+from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
 
 PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
+@cache
 def prompt(name: str) -> str:
     """The text of `NAME.txt` as it is sent, places unfilled."""
     lines = (files(__package__) / f"{name}.txt").read_text(encoding="utf-8").splitlines()
