@@ -172,8 +172,10 @@ def validation(lake: Lake, recipe: Recipe, store: TokenStore, out: Path) -> dict
     sets = {"general": recipe.goal.general, "target": recipe.goal.target}
     for name, domains in (sets | {"long": everything} if recipe.training.context else sets).items():
         documents = rows.filter(pl.col("domain").is_in(list(domains)))
-        longest = pl.col("text").str.len_chars() if name == "long" else pl.lit(0)
-        few = documents.sort(longest, "id", descending=[True, False]).group_by("domain", maintain_order=True).head(recipe.held_out.documents)
+        ordered = documents.sort("id")
+        if name == "long":
+            ordered = ordered.sort(pl.col("text").str.len_chars(), descending=True, maintain_order=True)
+        few = ordered.group_by("domain", maintain_order=True).head(recipe.held_out.documents)
         cut = pl.col("text") if name == "long" else pl.col("text").str.slice(0, recipe.held_out.characters)
         short = few.with_columns(cut, repetitions=pl.lit(1.0), component=pl.lit(name))
         short = short.with_columns(text_hash=pl.col("text").map_elements(text_hash, return_dtype=pl.String))
