@@ -40,7 +40,8 @@ def lineage_report(recipe: Recipe) -> dg.AssetsDefinition:
             said = json.dumps(values(root), indent=1, sort_keys=True, default=str)
             (out / "lineage.json").write_text(said)
             (out / "lineage.txt").write_text("\n".join(lines(root)) + "\n")
-            return fingerprint(digests(root)), {"assets": len(digests(root))}
+            found = sorted(digests(root))
+            return fingerprint(found), {"assets": len(found)}
 
         artifact, made = lake.artifacts.build(
             f"lineage_report/{recipe.name}",
@@ -55,12 +56,12 @@ def lineage_report(recipe: Recipe) -> dg.AssetsDefinition:
     return asset
 
 
-def digests(node: Node) -> dict[str, str]:
-    """Asset and version → digest, over the whole tree."""
-    found = {f"{node.name}@{node.version}": node.digest}
-    for child in node.inputs:
-        found |= digests(child)
-    return found
+def digests(node: Node) -> set[tuple[str, str]]:
+    """Assets with the digest of their content, over the whole tree.
+
+    Without the numbers of table versions: after a kill the same content may stand a commit later.
+    """
+    return {(node.name, node.digest)}.union(*map(digests, node.inputs))
 
 
 def sources(folder: Path) -> pl.DataFrame:
