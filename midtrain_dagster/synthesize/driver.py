@@ -50,7 +50,7 @@ REQUESTS = pl.Schema(
         "error": pl.String,
     }
 )
-PASSING = r"^(?:failed: (?:timeout|connection|garbled|no reply|batch|status (?:408|409|425|429|5\d\d))|budget reached)"
+PASSING = r"^(?:failed: (?:timeout|connection|garbled|no reply|batch|samples missing|status (?:408|409|425|429|5\d\d))|budget reached)"
 PICTURE = re.compile(r"data:([\w/+.-]+);base64,([A-Za-z0-9+/=]+)")
 
 
@@ -223,7 +223,7 @@ def _document(generator: Generator, parents: tuple[Parent, ...], draft: Draft, n
 
 def _account(generator: Generator, teacher: Teacher | None) -> str:
     """How the documents came about, as JSON: model, prompts with their hashes, every setting that shapes them."""
-    settings = generator.settings.model_dump(mode="json", exclude={"parents", "where", "limit", "name", "kind"})
+    settings = generator.settings.model_dump(mode="json", exclude={"parents", "where", "limit", "sample", "name", "kind"})
     account = {
         "name": generator.settings.name,
         "kind": getattr(generator.settings, "kind", ""),
