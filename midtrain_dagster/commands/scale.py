@@ -17,7 +17,7 @@ def fit_law(
     runs: Annotated[Path, typer.Option(help="Table of measurements; a row with an empty share is the start state.")],
     out: Annotated[Path, typer.Option(help="Directory for law.json, left_out.csv and predictions.csv.")],
     form: Annotated[
-        str, typer.Option(help="auto, d_cpt, cmr, chinchilla_start, annealing, exponential or adaptation.")
+        str, typer.Option(help="auto, d_cpt, cmr, chinchilla_start, annealing, bimix, exponential or adaptation.")
     ] = "auto",
     predict: Annotated[Path | None, typer.Option(help="Table of points to predict.")] = None,
     share: Annotated[str | None, typer.Option(help="Column of the general share.")] = None,
@@ -55,7 +55,12 @@ def fit_mixture(
     out: Annotated[Path, typer.Option(help="Directory for predictions.csv and mixture.json.")],
     target: Annotated[list[str] | None, typer.Option(help="Domain whose loss is predicted (repeatable); default: all.")] = None,
     predict: Annotated[Path | None, typer.Option(help="Table of shares to predict the losses of.")] = None,
-    model: Annotated[str, typer.Option(help="stack, quadratic_sqrt, exponential, log_linear, linear or lightgbm.")] = "stack",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="stack, quadratic_sqrt, exponential, log_linear, linear, lightgbm or bimix; or by method: regmix, mixing_law, olmix."
+        ),
+    ] = "stack",
     key: Annotated[str, typer.Option(help="Column that joins shares to losses.")] = "index",
     share_prefix: Annotated[
         str | None, typer.Option(help="Prefix of share columns; default: what they have in common.")

@@ -1,20 +1,17 @@
-"""Rules that move shares while a proxy trains, as pure functions; and the paired tests that need no model at all."""
+"""DoReMi's rule, which moves shares while a proxy trains, and microanneals, which compare runs in pairs; as pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
 
-def doremi_step(
-    shares: np.ndarray, losses: np.ndarray, reference: np.ndarray, step_size: float = 1.0, smoothing: float = 1e-3
-) -> np.ndarray:
-    """One DoReMi update (arXiv 2305.10429): α' = α·exp(η·max(ℓ − ℓ_ref, 0)), normalised, mixed with c of the uniform.
+def doremi_step(shares: np.ndarray, excess: np.ndarray, step_size: float = 1.0, smoothing: float = 1e-3) -> np.ndarray:
+    """One DoReMi update (arXiv 2305.10429): α' = α·exp(η·λ), normalised, mixed with c of the uniform.
 
-    All arrays (m): shares now, the proxy's per-token loss of each domain, the reference model's. The recommended shares are
-    the average of all steps'.
+    Both arrays (m): weights now; λ, the mean over each domain's tokens of max(ℓ − ℓ_ref, 0). The recommended shares are the
+    average of all steps' weights.
     """
-    excess = np.maximum(losses - reference, 0.0)
     raised = np.log(np.maximum(shares, 1e-300)) + step_size * excess
     grown = np.exp(raised - raised.max())
     return (1 - smoothing) * grown / grown.sum() + smoothing / len(shares)
@@ -41,3 +38,20 @@ def microanneals(runs: pl.DataFrame, metrics: Sequence[str], noise: dict[str, fl
         )
         tables.append(effect.with_columns(clear=pl.col("effect").abs() > 2 * np.sqrt(2) * pl.col("noise")))
     return pl.concat(tables).sort("run", "metric")
+
+
+def anneal_shares(base: Mapping[str, float], ingredient: str, share: float, cap: float = 1.0) -> dict[str, float]:
+    """The mixture of an anneal: `ingredient` takes `share` of the tokens from all of `base`, but not beyond its cap."""
+    own = base.get(ingredient, 0.0)
+    part = min(share, max(cap - own, 0.0) / max(1 - own, 1e-12))
+    return {name: (1 - part) * s + (part if name == ingredient else 0.0) for name, s in base.items()}
+
+
+def combine(base: Mapping[str, float], effects: Mapping[str, float], share: float) -> dict[str, float]:
+    """The mixture that anneals recommend: the ingredients with an effect below zero (loss falls) take `share` of the tokens
+    together, each by the size of its effect; the base mixture where none has."""
+    gains = {name: -effect for name, effect in effects.items() if effect < 0}
+    total = sum(gains.values())
+    if not total:
+        return dict(base)
+    return {name: (1 - share) * s + share * gains.get(name, 0.0) / total for name, s in base.items()}

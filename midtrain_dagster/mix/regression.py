@@ -72,16 +72,24 @@ def _exponential(shares: np.ndarray, losses: np.ndarray, seed: int, starts: int,
     return lambda new: np.exp(theta[0]) + np.exp(np.clip(theta[1] + new @ theta[2:], -30, 30))
 
 
-def bimix(shares: np.ndarray, losses: np.ndarray, seed: int = 0, own: int = 0, floor: float = 1e-3) -> Predictor:
-    """log L = a − α·log r of the domain's own share: BiMix at a fixed number of steps (arXiv 2405.14908).
-    `own` is the column of the domain; shares below `floor` count as `floor`."""
-    x = np.log(np.maximum(shares[:, own], floor))
-    slope, intercept = np.polyfit(x, np.log(losses), 1)
-    return lambda new: np.exp(intercept + slope * np.log(np.maximum(new[:, own], floor)))
+def bimix(shares: np.ndarray, losses: np.ndarray, seed: int = 0, own: np.ndarray | int = 0, floor: float = 1e-3) -> Predictor:
+    """log L = a − α·log r, α ≥ 0, of the domain's own share r: BiMix at a fixed number of steps (arXiv 2405.14908).
+
+    `own` is the column of the domain, or for each column which part of it is of the domain, (m); shares below `floor` count
+    as `floor`."""
+    part = np.eye(shares.shape[1])[own] if np.ndim(own) == 0 else np.asarray(own, float)
+    x = np.log(np.maximum(shares @ part, floor))
+    slope = min(float(np.polyfit(x, np.log(losses), 1)[0]), 0.0) if np.ptp(x) > 0 else 0.0
+    intercept = float(np.mean(np.log(losses) - slope * x))
+    return lambda new: np.exp(intercept + slope * np.log(np.maximum(new @ part, floor)))
 
 
 def lightgbm(shares: np.ndarray, losses: np.ndarray, seed: int = 0) -> Predictor:
     """Boosted trees as RegMix fits them: 1000 rounds, rate 0.01, stopped early on a fifth (arXiv 2407.01492)."""
+    return _trees(shares, losses, seed, 0.01, 1000, 3)
+
+
+def _trees(shares: np.ndarray, losses: np.ndarray, seed: int, rate: float, rounds: int, patience: int) -> Predictor:
     import lightgbm as lgb
 
     held = np.random.default_rng(seed).permutation(len(losses))[: max(1, len(losses) // 5)]
@@ -89,7 +97,7 @@ def lightgbm(shares: np.ndarray, losses: np.ndarray, seed: int = 0) -> Predictor
     train = lgb.Dataset(shares[rest], losses[rest])
     parameters = {
         "objective": "l2",
-        "learning_rate": 0.01,
+        "learning_rate": rate,
         "seed": seed,
         "num_threads": 1,
         "deterministic": True,
@@ -99,17 +107,22 @@ def lightgbm(shares: np.ndarray, losses: np.ndarray, seed: int = 0) -> Predictor
     booster = lgb.train(
         parameters,
         train,
-        num_boost_round=1000,
+        num_boost_round=rounds,
         valid_sets=[lgb.Dataset(shares[held], losses[held], reference=train)],
-        callbacks=[lgb.early_stopping(3, verbose=False)],
+        callbacks=[lgb.early_stopping(patience, verbose=False)],
     )
     return lambda new: np.asarray(booster.predict(new))
 
 
+MANY = 64  # runs from which trees have something to say
+
+
 def stack(shares: np.ndarray, losses: np.ndarray, seed: int = 0) -> Predictor:
-    """The mean of the quadratic and the exponential model: the first follows a size's own curvature, the second has few
-    parameters and carries better to other sizes; their errors differ."""
-    members = [quadratic_sqrt(shares, losses, seed), exponential(shares, losses, seed)]
+    """The mean of the quadratic model, the exponential one and, where runs are many, boosted trees: the first follows a size's
+    own curvature, the second has few parameters and carries best to larger models, the third assumes no shape. They err apart."""
+    members = [quadratic_sqrt(shares, losses, seed), exponential(shares, losses, seed, starts=2)]
+    if len(losses) >= MANY:
+        members.append(_trees(shares, losses, seed, 0.05, 200, 10))
     return lambda new: np.mean([m(new) for m in members], axis=0)
 
 
@@ -135,5 +148,8 @@ MODELS: dict[str, Callable[..., Predictor]] = {
     "exponential": exponential,
     "log_linear": log_linear,
     "lightgbm": lightgbm,
+    "bimix": bimix,
     "stack": stack,
 }
+METHOD_MODELS = {"regmix": "lightgbm", "regmix_linear": "linear", "mixing_law": "exponential", "olmix": "log_linear"}
+"""Names of methods → the model that each regresses with."""

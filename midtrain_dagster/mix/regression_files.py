@@ -11,6 +11,18 @@ import polars as pl
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.mix.propose import Regression, normalised, propose, regress
 
+NOT_MEASURED = (
+    "index",
+    "run",
+    "name",
+    "seed",
+    "step",
+    "steps",
+    "tokens",
+    "size",
+    "role",
+)  # tell of a run, are no share or loss
+
 
 def fit_mixture_files(
     mixtures: Sequence[Path],
@@ -30,10 +42,10 @@ def fit_mixture_files(
     if len(mixtures) != len(losses):
         raise MidtrainError(f"{len(mixtures)} tables of mixtures and {len(losses)} of losses: give them in pairs")
     joined = pl.concat([_pair(share, loss, key) for share, loss in zip(mixtures, losses, strict=True)], how="vertical_relaxed")
-    first = _table(mixtures[0])
-    columns = _share_columns(first, key, share_prefix)
+    columns = _share_columns(_table(mixtures[0]), key, share_prefix)
     names = _short(columns)
-    measured = [c for c in joined.columns if c not in first.columns and c != key]
+    measured = [c for c in _table(losses[0]).columns if c in joined.columns and c not in (*columns, *NOT_MEASURED, key)]
+    measured = [c for c in measured if joined[c].dtype.is_numeric()]
     domains = _domains(measured, targets)
     shares = joined.select(pl.col(c).alias(n) for c, n in zip(columns, names, strict=True))
     fitted = regress(shares, joined.select(pl.col(c).alias(d) for d, c in domains.items()), model, bootstrap, seed=seed)
@@ -47,7 +59,7 @@ def fit_mixture_files(
     }
     out.mkdir(parents=True, exist_ok=True)
     if predict:
-        _predictions(fitted, _table(predict), columns, seed).write_csv(out / "predictions.csv")
+        _predictions(fitted, _table(predict), columns, key, seed).write_csv(out / "predictions.csv")
     (out / "mixture.json").write_text(json.dumps(report, indent=2))
     return report
 
@@ -62,8 +74,10 @@ def _table(path: Path) -> pl.DataFrame:
 
 
 def _pair(mixtures: Path, losses: Path, key: str) -> pl.DataFrame:
-    """Shares and losses of the same runs: joined by the key where both have it, else row by row."""
+    """Shares and losses of the same runs: one table, or two joined by the key where both have it, else row by row."""
     left, right = _table(mixtures), _table(losses)
+    if mixtures == losses:
+        return left
     if key in left.columns and key in right.columns:
         joined = left.join(right, on=key, how="inner", maintain_order="left")
         if len(joined) != len(left) or len(joined) != len(right):
@@ -77,7 +91,7 @@ def _pair(mixtures: Path, losses: Path, key: str) -> pl.DataFrame:
 
 
 def _share_columns(frame: pl.DataFrame, key: str, prefix: str | None) -> list[str]:
-    found = [c for c in frame.columns if c not in (key, "run") and frame[c].dtype.is_numeric()]
+    found = [c for c in frame.columns if c not in (key, *NOT_MEASURED) and frame[c].dtype.is_numeric()]
     if prefix is not None:
         found = [c for c in found if c.startswith(prefix)]
     if len(found) < 2:
@@ -117,11 +131,8 @@ def _domains(measured: list[str], targets: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _predictions(fitted: Regression, asked: pl.DataFrame, columns: list[str], seed: int) -> pl.DataFrame:
-    missing = [c for c in columns if c not in asked.columns]
-    if missing:
-        raise MidtrainError(f"the table to predict lacks {', '.join(missing)}")
-    x = normalised(asked.select(columns))
+def _predictions(fitted: Regression, asked: pl.DataFrame, columns: list[str], key: str, seed: int) -> pl.DataFrame:
+    x = normalised(_same_columns(asked, columns, fitted.components, key))
     mean = fitted.predict(x)
     low, high = fitted.interval(x, seed=seed)
     added = []
@@ -129,3 +140,15 @@ def _predictions(fitted: Regression, asked: pl.DataFrame, columns: list[str], se
         added += [pl.Series(f"predicted_{domain}", mean[:, j]), pl.Series(f"predicted_{domain}_low", low[:, j])]
         added.append(pl.Series(f"predicted_{domain}_high", high[:, j]))
     return asked.with_columns(added)
+
+
+def _same_columns(asked: pl.DataFrame, columns: list[str], names: Sequence[str], key: str) -> pl.DataFrame:
+    """The share columns of a table to predict, in the order of those fitted: by the same names, or by the same short ones."""
+    if all(c in asked.columns for c in columns):
+        return asked.select(columns)
+    numeric = [c for c in asked.columns if c not in (key, *NOT_MEASURED) and asked[c].dtype.is_numeric()]
+    short = {**dict(zip(_short(numeric), numeric, strict=True)), **{c: c for c in numeric}}
+    missing = [c for c, n in zip(columns, names, strict=True) if n not in short]
+    if missing:
+        raise MidtrainError(f"the table to predict lacks {', '.join(missing)}")
+    return asked.select(short[n] for n in names)

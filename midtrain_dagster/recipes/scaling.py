@@ -6,7 +6,11 @@ from pydantic import Field
 
 from midtrain_dagster.settings import Settings
 
-FormName = Literal["auto", "d_cpt", "cmr", "chinchilla_start", "annealing", "exponential", "adaptation"]
+FormName = Literal["auto", "d_cpt", "cmr", "chinchilla_start", "annealing", "bimix", "exponential", "adaptation"]
+MethodName = Literal[
+    "natural", "temperature", "unimax", "microanneal", "regmix", "regmix_linear", "mixing_law", "bimix", "doremi", "olmix",
+    "d_cpt", "cmr", "quadratic_sqrt", "stack",
+]  # fmt: skip
 
 
 class LawFit(Settings):
@@ -75,6 +79,25 @@ class Proxy(Settings):
     )
 
 
+class Microanneal(Settings):
+    """A proxy is trained on the recipe's mixture at a constant rate; from there, short anneals try one ingredient each."""
+
+    share: float = Field(
+        default=0.35,
+        description="Share of the tokens of an anneal that its ingredient takes from the recipe's mixture.",
+        gt=0,
+        lt=1,
+    )
+    tokens: int | None = Field(default=None, description="Tokens of an anneal; None: half of those of a proxy run.", gt=0)
+
+
+class DoReMi(Settings):
+    """A proxy whose domain weights rise where its loss is above that of a reference trained on the recipe's mixture."""
+
+    step_size: float = Field(default=1.0, description="η: how far a step's excess loss moves the weights.", gt=0)
+    smoothing: float = Field(default=1e-3, description="c: part of the uniform weights that is mixed in.", ge=0, lt=1)
+
+
 class Scaling(Settings):
     """Proxy runs, laws and the plan."""
 
@@ -91,12 +114,21 @@ class Scaling(Settings):
     concentration: tuple[float, float] = Field(
         default=(0.5, 5.0), description="Range of the Dirichlet strength, drawn log-uniformly (2407.01492)."
     )
-    model: Literal["stack", "quadratic_sqrt", "exponential", "log_linear", "linear", "lightgbm"] = Field(
-        default="log_linear", description="What losses are regressed on shares with; few runs want few parameters (2602.12237)."
+    method: MethodName = Field(
+        default="olmix",
+        description="How shares are found; whatever it proposes is then trained beside the recipe's own mixture. Without runs of "
+        "its own: `natural`, `temperature`, `unimax`. A regression of losses on shares: `regmix` (2407.01492; boosted trees), "
+        "`regmix_linear`, `mixing_law` (2403.16952), `bimix` (2405.14908), `olmix` (2602.12237), `quadratic_sqrt`, `stack`. "
+        "A law of general against target share: `d_cpt` (2406.01375), `cmr` (2407.17467). With runs of its own: `microanneal` "
+        "(2501.00656), `doremi` (2305.10429).",
     )
     kl: float = Field(
-        default=0.05, description="Weight of the divergence from the recipe's mixture in the proposal (Olmix).", ge=0
+        default=0.05,
+        description="Weight of the divergence from the recipe's mixture in the proposal of `olmix`, `quadratic_sqrt` and `stack`.",
+        ge=0,
     )
+    microanneal: Microanneal = Field(default_factory=Microanneal, description="Runs of method `microanneal`.")
+    doremi: DoReMi = Field(default_factory=DoReMi, description="The run of method `doremi`.")
     target_weight: float = Field(
         default=0.5, description="Weight of the target domains' mean loss; the general domains' has the rest.", ge=0, le=1
     )

@@ -97,6 +97,23 @@ def exponential(unit: float) -> Form:
     return Form("exponential", "arXiv 2403.16952", parameters, loss, local=True)
 
 
+def bimix(unit: float) -> Form:
+    """L = (B/D^β + C)/r^α: BiMix's law in the domain's own share and in steps (arXiv 2405.14908; its A is one with B and C).
+    A share below a thousandth counts as one, since the form has no end at 0."""
+
+    def loss(t: np.ndarray, x: Points) -> np.ndarray:
+        steps = np.exp(t[1] - np.exp(t[2]) * _log(_scaled(x.tokens, unit))) + np.exp(t[0])
+        return steps * np.exp(-np.exp(t[3]) * np.log(np.maximum(x.share, 1e-3)))
+
+    parameters = (
+        Parameter("C", -0.7, 0.0, of_loss=True),
+        Parameter("B", -4.0, 0.0),
+        Parameter("beta", -3.0, 0.5),
+        Parameter("alpha", -7.0, -1.0),
+    )
+    return Form("bimix", "arXiv 2405.14908", parameters, loss)
+
+
 def cmr(unit: float) -> Form:
     """ΔL(R, T) = α·R^s·T^u + α₃·T^{s₃} + β: the CMR law's power laws in ratio and tokens, fitted together
     (arXiv 2407.17467; there one after the other). R is the share of the other domain, ΔL counts from the start loss."""
@@ -179,6 +196,7 @@ FORMS: dict[str, Callable[[float], Form]] = {
     "cmr": cmr,
     "chinchilla_start": chinchilla_start,
     "annealing": annealing,
+    "bimix": bimix,
     "exponential": exponential,
     "adaptation": adaptation,
 }

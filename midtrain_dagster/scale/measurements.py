@@ -43,6 +43,12 @@ def points(frame: pl.DataFrame, columns: Mapping[str, str], start: float | None 
     for field in fields(Points):
         name = columns.get(field.name)
         arrays[field.name] = np.full(len(frame), np.nan) if name is None else _numbers(frame, name)
+    share = arrays["share"]
+    if (share < -1e-9).any() or (share > 1 + 1e-9).any():
+        worst = share[(share < 0) | (share > 1)][0]
+        raise MidtrainError(
+            f"column {columns['share']!r} holds {worst:g}: shares lie between 0 and 1; divide percentages by 100"
+        )
     if complement:
         arrays["share"] = 1 - arrays["share"]
     if start is not None and "start" not in columns:

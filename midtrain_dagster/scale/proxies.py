@@ -133,3 +133,35 @@ def goal_plan(runs: pl.DataFrame, laws: dict[str, Law], goal: Goal) -> Plan | No
     general, _ = measured(of_the_fit(runs), "general")
     target, _ = measured(of_the_fit(runs), "target")
     return plan(laws["general"], laws["target"], general, target, baseline_loss(runs, "general"), goal, together=together)
+
+
+def best_shares(
+    runs: pl.DataFrame, laws: dict[str, Law], method: str, tolerance: float, target_weight: float
+) -> dict[str, Any]:
+    """General and target share that the laws recommend, together what they are in the recipe's mixture.
+
+    Of the shares at which general loss keeps within `tolerance` (relative) of the recipe's mixture, `d_cpt` takes the one with
+    the least weighted mean of both losses (arXiv 2406.01375, use 1), `cmr` the largest target share (arXiv 2407.17467). Where
+    none keeps it, the recipe's own. Keys `general_share, target_share`, and for each side `<side>`: loss, lower, upper bound.
+    """
+    base = runs.filter(pl.col("role") == "repeat")
+    own = float(base["general_share"][0]), float(base["target_share"][0])
+    together = sum(own)
+    low = max(laws["general"].shares[0], together - laws["target"].shares[1])
+    high = min(laws["general"].shares[1], together - laws["target"].shares[0])
+    shares = np.append(np.linspace(low, high, 201) if low < high else np.empty(0), own[0])
+
+    def at(side: str) -> Points:
+        many = at_full_size(runs, side)[np.zeros(len(shares), int)]
+        share = shares if side == "general" else together - shares
+        return Points(share, many.tokens, many.size, many.start, many.lr_area, many.annealing_area)
+
+    general, target = (laws[side].predict(at(side)) for side in SIDES)
+    keeps = general <= general[-1] * (1 + tolerance)
+    merit = shares if method == "cmr" else target_weight * target + (1 - target_weight) * general
+    best = int(np.argmin(np.where(keeps, merit, np.inf)))
+    found: dict[str, Any] = {"general_share": float(shares[best]), "target_share": float(together - shares[best])}
+    for side, losses in (("general", general), ("target", target)):
+        bounds = laws[side].interval(at(side)[np.array([best])])
+        found[side] = (float(losses[best]), float(bounds[0][0]), float(bounds[1][0]))
+    return found

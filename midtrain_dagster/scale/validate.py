@@ -42,10 +42,11 @@ def leave_out(points: Points, losses: np.ndarray, settings: LawFit, by: str) -> 
     return pl.DataFrame(rows, schema=LEFT_OUT_SCHEMA, orient="row")
 
 
-def choose(points: Points, losses: np.ndarray, settings: LawFit) -> tuple[Law, pl.DataFrame]:
+def choose(points: Points, losses: np.ndarray, settings: LawFit, reach: Points | None = None) -> tuple[Law, pl.DataFrame]:
     """The law of `settings`, or with `auto` the one that predicts left-out shares (and the largest size) best.
 
-    Returns it and the errors of all forms tried, with a column `form`.
+    Of `auto`'s forms only those compete that say something at the points of `reach`. Returns the law and the errors of all
+    forms tried, with a column `form`.
     """
     names = usable(points) if settings.form == "auto" else [settings.form]
     tables = {}
@@ -64,13 +65,24 @@ def choose(points: Points, losses: np.ndarray, settings: LawFit) -> tuple[Law, p
         )
     tried = max(len(t) for t in tables.values())
     complete = [n for n, t in tables.items() if len(t) == tried]
-    name = min(complete, key=lambda n: (float(tables[n]["mae"].mean()), n))  # type: ignore[arg-type]
-    return fit(points, losses, settings.model_copy(update={"form": name})), errors
+    for name in sorted(complete, key=lambda n: (float(tables[n]["mae"].mean()), n)):  # type: ignore[arg-type]
+        law = fit(points, losses, settings.model_copy(update={"form": name}))
+        if reach is None or _reaches(law, reach):
+            return law, errors
+    raise MidtrainError("no form reaches all points to predict; leave out those farthest from the measurements")
+
+
+def _reaches(law: Law, points: Points) -> bool:
+    try:
+        return bool(np.isfinite(law.predict(points)).all())
+    except MidtrainError:
+        return False
 
 
 def constraints(law: Law, points: Points) -> dict[str, bool]:
-    """Signs that the derivatives must have over the range of the points (D-CPT law, arXiv 2406.01375, constraints 1 to 3):
-    a loss falls in its own share, in size and, at the largest share measured, in tokens."""
+    """Signs that the derivatives must have over the range of the points (D-CPT law, arXiv 2406.01375, constraints 1 to 4):
+    a loss falls in its own share, in size and, at the largest share measured, in tokens; and more tokens help more where the
+    own share is larger (∂²L/∂D∂r < 0)."""
 
     def falls(name: str, at: Points) -> bool:
         high = replace(at, **{name: getattr(at, name) * 1.01})
@@ -83,4 +95,8 @@ def constraints(law: Law, points: Points) -> dict[str, bool]:
     if points.varies("tokens") and "tokens" in law.form.needs:
         most = points[points.share == points.share.max()]
         found["falls_in_tokens_at_largest_share"] = falls("tokens", most[most.tokens < points.tokens.max()])
+        below = inside[inside.tokens < points.tokens.max()]
+        shared = replace(below, share=below.share * 1.01)
+        gain = [law.predict(replace(p, tokens=p.tokens * 1.01)) - law.predict(p) for p in (shared, below)]
+        found["tokens_help_more_at_larger_share"] = bool((gain[0] <= gain[1] + 1e-9).all())
     return found

@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
 
-from assets import scale
+from assets import proxying, scale
+from assets.proxying import Desk, Run, recommend
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.documents import documents
 from midtrain_dagster.mix import proxies as mixtures
 from midtrain_dagster.mix.tokens import TokenStore, load_tokenizer
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes.mixture import Mixture
 from midtrain_dagster.recipes.recipe import Recipe
+from midtrain_dagster.recipes.scaling import MethodName
 from resources.lake import Lake
 
 SCALING = {
@@ -77,38 +81,72 @@ def test_only_recipes_with_a_scaling_section_get_the_assets(recipe: Recipe):
     assert {group for asset in found for group in asset.group_names_by_key.values()} == {"scale"}
 
 
-def test_a_run_is_trained_once_and_measures_every_domain(lake: Lake, recipe: Recipe, data: Artifact, monkeypatch):
+@pytest.fixture(scope="module")
+def desk(lake: Lake, recipe: Recipe, data: Artifact) -> Desk:
+    return Desk(lake, recipe, data, 1)
+
+
+@pytest.fixture(scope="module")
+def table(desk: Desk) -> pl.DataFrame:
+    """The runs of the recipe's design, trained."""
+    rows = []
+    for planned in mixtures.runs(desk.there, desk.baseline, desk.settings).iter_rows(named=True):
+        run = Run({c: planned[c] for c in desk.baseline}, planned["tokens"], planned["shape"], planned["seed"])
+        rows.append(desk.row(planned["run"], planned["role"], run))
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def test_a_run_is_trained_once_and_measures_every_domain(desk: Desk, monkeypatch):
     calls = []
-    real = scale.train_proxy
-    monkeypatch.setattr(scale, "train_proxy", lambda *a, **k: calls.append(1) or real(*a, **k))
-    run = scale.Run({"code": 0.75, "prose": 0.25}, 512, 0, 0)
-    first = scale.trained(lake, recipe, data, run, 1)
-    again = scale.trained(lake, recipe, data, scale.Run({"prose": 0.25, "code": 0.75}, 512, 0, 0), 1)
+    real = proxying.train_proxy
+    monkeypatch.setattr(proxying, "train_proxy", lambda *a, **k: calls.append(1) or real(*a, **k))
+    run = Run({"code": 0.75, "prose": 0.25}, 512, 0, 0)
+    first = desk.run(run)
+    again = desk.run(run._replace(shares={"prose": 0.25, "code": 0.75}))
     assert first == again
     assert len(calls) == 1
-    other = scale.trained(lake, recipe, data, run._replace(seed=1), 1)
+    other = desk.run(run._replace(seed=1))
     assert len(calls) == 2
-    assert other["validation"] != first["validation"]
-    row = scale.row_of("r", "fit", run, first, scale.fractions_of(data, recipe))
+    assert other.about["validation"] != first.about["validation"]
+    row = desk.row("r", "fit", run)
     assert row["general_share"] == pytest.approx(0.25)
     assert row["target_share"] == pytest.approx(0.75)
     assert row["loss of code"] == pytest.approx(row["target_loss"])
     assert row["general_loss"] < row["general_start"]
 
 
-def test_a_recommendation_names_its_evidence(lake: Lake, recipe: Recipe, data: Artifact):
-    there = pl.read_parquet(data.path / "supply.parquet")
-    baseline = mixtures.recipe_shares(there, recipe.mixture)
-    design = mixtures.runs(there, baseline, recipe.scaling)
-    rows = []
-    for planned in design.iter_rows(named=True):
-        run = scale.Run({c: planned[c] for c in baseline}, planned["tokens"], planned["shape"], planned["seed"])
-        measured = scale.trained(lake, recipe, data, run, 1)
-        rows.append(scale.row_of(planned["run"], planned["role"], run, measured, scale.fractions_of(data, recipe)))
-    table = pl.DataFrame(rows, infer_schema_length=None)
-    found = scale.recommend(lake, recipe, data, table, 1)
-    assert sum(found["shares"].values()) == pytest.approx(1)
+@pytest.mark.parametrize("method", get_args(MethodName))
+def test_every_method_proposes_shares_with_expected_losses_and_tests_them(
+    desk: Desk, recipe: Recipe, table: pl.DataFrame, method: str
+):
+    settings = recipe.scaling.model_copy(update={"method": method})
+    other = Desk(desk.lake, recipe.model_copy(update={"scaling": settings}), desk.data, 1)
+    found = recommend(other, table)
+    assert found["method"] == method
+    for shares in (found["proposed shares"], found["shares"]):
+        assert sum(shares.values()) == pytest.approx(1)
+        assert min(shares.values()) >= 0
+        assert all(share <= other.caps()[name] + 1e-6 for name, share in shares.items())
+    assert set(found["expected losses"]) == {"code", "prose"}
+    for loss, low, high in found["expected losses"].values():
+        assert low <= high
+        assert 1 < loss < 7  # ln 300 is 5.7
     assert found["shares"] == (found["proposed shares"] if found["supported"] else found["recipe's shares"])
     assert ("does not support a change" in found["reason"]) != found["supported"]
     assert json.dumps(found)
-    assert scale.recommend(lake, recipe, data, table, 1) == found
+    assert recommend(other, table) == found
+    evidence = {"microanneal": "anneals", "doremi": "DoReMi's weights", "d_cpt": "law", "cmr": "law"}.get(method)
+    if evidence:
+        assert found[evidence]
+
+
+def test_a_proposal_keeps_the_recipe_s_general_minimum(desk: Desk, recipe: Recipe, table: pl.DataFrame):
+    components = [{"name": "code"}, {"name": "prose", "general": True}]
+    mixture = Mixture.check(
+        {"method": "natural", "components": components, "minimum_general_share": 0.45, "component_column": "domain"},
+        where="test",
+    )
+    for method in ("olmix", "regmix", "cmr"):
+        settings = recipe.scaling.model_copy(update={"method": method, "target_weight": 1.0})
+        other = Desk(desk.lake, recipe.model_copy(update={"scaling": settings, "mixture": mixture}), desk.data, 1)
+        assert recommend(other, table)["shares"]["prose"] >= 0.45 - 1e-9
