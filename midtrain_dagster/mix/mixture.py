@@ -27,12 +27,15 @@ SCHEMA = pl.Schema(
 TOLERANCE = 1e-9
 
 
-def mixture(available: pl.DataFrame, settings: Mixture, shares: Mapping[str, float] | None = None) -> pl.DataFrame:
+def mixture(
+    available: pl.DataFrame, settings: Mixture, shares: Mapping[str, float] | None = None, bend: bool = False
+) -> pl.DataFrame:
     """Divide the budget. Rows of SCHEMA, sorted by stage and component; with quotas also by `language`, and with
     `document_length` where a stage has one.
 
     `available` has `component, tokens`, optionally `documents`, and `language` (one row a component and language) where the
-    settings have language quotas. `shares` replaces the settings' own rule: what `propose` recommended, or a scaling plan.
+    settings have language quotas. `shares` replaces the settings' own rule: what `propose` recommended, or a scaling plan;
+    with `bend` they give way to caps and minima, as shares by temperature do.
     Raises MidtrainError with the numbers where the budget cannot be met within the caps and minima.
     """
     totals = _totals(available)
@@ -40,7 +43,7 @@ def mixture(available: pl.DataFrame, settings: Mixture, shares: Mapping[str, flo
     tokens = np.array([totals.get(c.name, (0, 0))[1] for c in components], float)
     repeat = np.array([c.max_repetition or settings.max_repetition for c in components], float)
     general = np.array([c.general for c in components])
-    base = _base_shares(components, tokens, repeat, general, settings, shares)
+    base = _base_shares(components, tokens, repeat, general, settings, shares, bend)
     stages = _stages(components, base, settings)
     overall = np.sum([fraction * share for _, fraction, share in stages], axis=0)
     budget = settings.budget_tokens or _unrepeated(overall, tokens)
@@ -96,15 +99,18 @@ def _base_shares(
     general: np.ndarray,
     settings: Mixture,
     given: Mapping[str, float] | None,
+    bend: bool,
 ) -> np.ndarray:
     """Shares before stages. Fixed and given ones stand as they are; the others bend to caps and the general minimum."""
-    if given is not None:
+    if given is not None and not bend:
         return _given_shares(components, given)
-    if settings.method == "fixed" and any(c.share is not None for c in components):
+    if given is None and settings.method == "fixed" and any(c.share is not None for c in components):
         return _fixed_shares(components, tokens)
     budget = settings.budget_tokens
     caps = tokens * repeat / budget if budget else np.full(len(tokens), np.inf)
-    if settings.method == "temperature":
+    if given is not None:
+        weights = _given_shares(components, given)
+    elif settings.method == "temperature":
         weights = rules.temperature(tokens, settings.temperature)
     elif settings.method == "unimax":
         weights = rules.equal(tokens)

@@ -206,17 +206,23 @@ def _weight(regression: Regression, weights: Sequence[float] | None) -> np.ndarr
 
 def confirmed(proposal: Sequence[float], fixed: Sequence[float], confidence: float = 0.95) -> tuple[bool, float, float]:
     """Whether measured runs of the proposal, which no fit has seen, beat runs of the fixed mixture by more than the repeat
-    noise; the gain; and the half-width of its two-sided interval (Student's t over the pooled spread of the repeats).
+    noise; the gain; and the half-width of its two-sided interval (Student's t).
 
-    Losses of at least two runs of each, that differ in seed alone.
+    Losses of at least two runs of each, that differ in seed alone. Where both have the same three or more seeds, in the same
+    order, the spread is that of the differences at one seed, which share their first weights and their order of documents;
+    else it is pooled over both.
     """
     from scipy.stats import t as student
 
     if min(len(proposal), len(fixed)) < 2:
         raise MidtrainError("a proposal is confirmed by at least two runs of it and two of the fixed mixture")
     gain = float(np.mean(fixed) - np.mean(proposal))
-    freedom = len(proposal) + len(fixed) - 2
-    pooled = (np.var(proposal) * len(proposal) + np.var(fixed) * len(fixed)) / freedom
-    error = float(np.sqrt(pooled * (1 / len(proposal) + 1 / len(fixed))))
+    if len(proposal) == len(fixed) >= 3:
+        freedom = len(fixed) - 1
+        error = float(np.std(np.subtract(fixed, proposal), ddof=1) / np.sqrt(len(fixed)))
+    else:
+        freedom = len(proposal) + len(fixed) - 2
+        pooled = (np.var(proposal) * len(proposal) + np.var(fixed) * len(fixed)) / freedom
+        error = float(np.sqrt(pooled * (1 / len(proposal) + 1 / len(fixed))))
     width = float(student.ppf((1 + confidence) / 2, freedom)) * error
     return gain > width, gain, width

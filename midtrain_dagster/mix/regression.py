@@ -37,14 +37,15 @@ def _ridge(features: Callable[[np.ndarray], np.ndarray], shares: np.ndarray, los
 
 
 def exponential(shares: np.ndarray, losses: np.ndarray, seed: int = 0, starts: int = 4, delta: float = 0.02) -> Predictor:
-    """L(r) = c + exp(b + Σ_j t_j r_j) with Huber loss, L-BFGS from several starts (Data Mixing Laws, arXiv 2403.16952)."""
-    return _exponential(shares, losses, seed, starts, delta, 0.0)
+    """L(r) = c + exp(b + Σ_j t_j r_j) with Huber loss, L-BFGS from several starts (Data Mixing Laws, arXiv 2403.16952). A trace
+    of a ridge keeps slopes that few runs do not determine from running away; many runs do not feel it."""
+    return _exponential(shares, losses, seed, starts, delta, 0.1 / len(losses))
 
 
 def log_linear(shares: np.ndarray, losses: np.ndarray, seed: int = 0) -> Predictor:
     """f(p) = c + exp(aᵀp), one a domain: Olmix's model of each task (arXiv 2602.12237), convex in the shares. Its slopes are
-    held together by a weak ridge, so that it can be fitted to hardly more runs than there are components."""
-    return _exponential(shares, losses, seed, 4, 0.02, 1e-4)
+    held together by a ridge, so that it can be fitted to hardly more runs than there are components."""
+    return _exponential(shares, losses, seed, 4, 0.02, 1 / len(losses))
 
 
 def _exponential(shares: np.ndarray, losses: np.ndarray, seed: int, starts: int, delta: float, ridge: float) -> Predictor:

@@ -57,11 +57,11 @@ def training(
     given = plan or TrainingPlan("", "", "", peak_learning_rate=3e-3, batch_sequences=16, micro_batch=16)
     with tempfile.TemporaryDirectory(prefix="proxy-") as folder:
         model = start or Path(folder) / "start"
-        if start is None:
-            make_model(model, data.vocab_size, shape.layers, shape.hidden, shape.heads, data.length, given.seed)
         mine = replace(given, model=str(model), sequences=str(sequences), out=folder, checkpoint_every=0,
                        validation={name: str(path) for name, path in validation.items()})  # fmt: skip
         with torch_for(mine):
+            if start is None:
+                make_model(model, data.vocab_size, shape.layers, shape.hidden, shape.heads, data.length, given.seed)
             yield loop.prepare(mine, Ranks.alone())
 
 

@@ -94,6 +94,18 @@ def test_given_shares_replace_the_rule():
         mixture(stock(a=100, b=100), Mixture(), shares={"a": 0.9, "z": 0.1})
 
 
+def test_shares_of_a_plan_give_way_to_caps():
+    settings = Mixture(
+        budget_tokens=1000, max_repetition=2, components=[Component(name="a"), Component(name="b", general=True)]
+    )
+    with pytest.raises(MidtrainError, match="infeasible"):
+        mixture(stock(a=100, b=5000), settings, shares={"a": 0.3, "b": 0.7})
+    found = mixture(stock(a=100, b=5000), settings, shares={"a": 0.3, "b": 0.7}, bend=True)
+    assert found["share"].to_list() == pytest.approx([0.2, 0.8])
+    enough = mixture(stock(a=1000, b=5000), settings, shares={"a": 0.3, "b": 0.7}, bend=True)
+    assert enough["share"].to_list() == pytest.approx([0.3, 0.7])
+
+
 def test_a_linear_stage_moves_shares_in_a_straight_line():
     settings = Mixture.check(
         {

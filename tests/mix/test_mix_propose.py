@@ -78,6 +78,13 @@ def test_confirmation_needs_more_than_the_spread_of_repeats():
         confirmed([2.9], [3.0, 3.0])
 
 
+def test_runs_of_the_same_seeds_are_compared_in_pairs():
+    won, gain, width = confirmed([2.9, 3.4, 2.4], [3.0, 3.5, 2.52])  # seeds differ by more than mixtures do
+    assert won
+    assert gain == pytest.approx(0.32 / 3)
+    assert width == pytest.approx(4.3027 * np.std([0.1, 0.1, 0.12], ddof=1) / np.sqrt(3), rel=1e-3)
+
+
 def test_tables_are_joined_by_their_key_and_names_shortened(tmp_path):
     x, y = runs(40)
     index = pl.Series("index", range(40))
