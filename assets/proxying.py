@@ -32,6 +32,7 @@ from resources.lake import Lake
 
 LOSS = "loss of "  # columns of the table of runs: this and the domain
 SHARE = "share of "  # and this and the component
+SMALL = 128  # width up to which a second thread waits more than it works
 SCHEDULES = {
     "whole": (Phase("warmup", share=0.1), Phase("constant", share=0.4), Phase("linear")),
     "trunk": (Phase("warmup", share=0.1), Phase("constant")),
@@ -116,7 +117,7 @@ def plan_of(settings: Scaling, run: Run, threads: int) -> TrainingPlan:
         batch_sequences=proxy.batch_sequences,
         micro_batch=proxy.batch_sequences,
         seed=run.seed,
-        threads=threads,
+        threads=threads if proxy.shapes[run.shape].hidden > SMALL else 1,
     )
 
 

@@ -14,7 +14,18 @@ from midtrain_dagster.code import code_version
 from midtrain_dagster.evaluate.compare import changes, compare
 from midtrain_dagster.evaluate.domains import compare_domains
 from midtrain_dagster.evaluate.plots import score_plot
-from midtrain_dagster.evaluate.report import benchmarks, cost, data, headline, held_out, kept, learning, long_context, questions
+from midtrain_dagster.evaluate.report import (
+    benchmarks,
+    cost,
+    data,
+    headline,
+    held_out,
+    kept,
+    learning,
+    long_context,
+    questions,
+    shares,
+)
 from midtrain_dagster.evaluate.report.page import Section, page
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.recipe import Recipe
@@ -27,6 +38,7 @@ from resources.lake import Lake
 GROUP = "evaluate"
 COMPARED_BY = code_version(*(f"evaluate.{name}" for name in ("compare", "curve", "domains", "plots", "report")))
 READ = ("base_evaluation", "midtrained_evaluation", "midtrained_checkpoint", "packed_sequences")  # artifacts, in this order
+SCALED = ("scaling_law", "scaling_plan")  # and these, where the recipe has a section `scaling`
 COMPARED = ("comparison", "benchmark_domains", "domains", "retention", "lengths", "changes")  # tables kept beside the page
 
 
@@ -38,6 +50,7 @@ def evaluation_report(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         deps=[
             *([name, recipe.name] for name in (*READ, *(["learning_curve"] if recipe.training.snapshot_every else []))),
             ["mixture", recipe.name],
+            *([[name, recipe.name] for name in SCALED] if recipe.scaling else []),
             ["selected_documents", recipe.name],
             "contamination_report",
         ],
@@ -154,6 +167,7 @@ def sections(
         cost.section(trained.about, before, after, made),
         data.training(trained.about, png(loss_and_rate(steps.to_dicts(), trained.about["validations"]), dpi=110)),
         data.mixture(pl.read_parquet(packed.path / "components.parquet")),
+        argued(lake, recipe, tables["domains"]),
         data.sources(source_table(lake, project)),
         data.left_out(funnel(lake.tables.read(f"selected_documents/{recipe.name}"))),
         data.contamination(lake.tables.read("contamination_report").drop("source_right", strict=False), recipe.decontamination),
@@ -161,6 +175,15 @@ def sections(
         data.versions(inputs),
     ]
     return [section for section in drawn if section is not None]
+
+
+def argued(lake: Lake, recipe: Recipe, moved: pl.DataFrame) -> Section | None:
+    """Why the mixture is what it is, where the recipe has proxy runs."""
+    if recipe.scaling is None:
+        return None
+    law, plan = (lake.artifacts.current(f"{name}/{recipe.name}") for name in SCALED)
+    pictures = {file.stem: file.read_bytes() for file in sorted(law.path.glob("*.png"))}
+    return shares.section(plan.about, law.about, pictures, recipe.scaling.use_plan, moved)
 
 
 def learned(lake: Lake, recipe: Recipe) -> Section | None:
@@ -186,6 +209,8 @@ def versions(lake: Lake, recipe: Recipe, project: Project) -> dict[str, Any]:
     }
     if recipe.training.snapshot_every:
         found["learning curve"] = lake.artifacts.current(f"learning_curve/{recipe.name}").digest
+    if recipe.scaling:
+        found["scaling plan"] = lake.artifacts.current(f"scaling_plan/{recipe.name}").digest
     return found
 
 

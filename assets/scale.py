@@ -111,6 +111,8 @@ def scaling_law(recipe: Recipe) -> dg.AssetsDefinition:
             found.write_parquet(out / "predictions.parquet")
             values = {side: to_values(law) for side, law in fitted.items()}
             (out / "laws.json").write_text(json.dumps(values))
+            for name, figure in pictures(table, fitted).items():
+                figure.savefig(out / f"{name}.png", dpi=90)
             share = laws.critical(table, fitted, recipe.goal.tolerance)
             return fingerprint(values), {
                 **{f"{side} law": law.form.name for side, law in fitted.items()},
@@ -122,23 +124,27 @@ def scaling_law(recipe: Recipe) -> dg.AssetsDefinition:
         artifact, made = lake.artifacts.build(
             f"scaling_law/{recipe.name}", mark, make, {f"proxy_runs/{recipe.name}": runs.fingerprint}
         )
-        from midtrain_dagster.scale.plots import iso_loss, law_fit
-
-        fitted = laws_of(artifact, table)
-        pictures = {}
-        for side, law in fitted.items():
-            at, losses = laws.measured(table, side)
-            held = (table["role"] == "held_out").to_numpy()
-            pictures[f"{side} loss over its share"] = plot(law_fit(law, at, losses, f"{side} loss", held))
-            pictures[f"{side} loss over share and tokens"] = plot(
-                iso_loss(law, laws.measured(laws.of_the_fit(table), side)[0], f"{side} loss")
-            )
+        drawn = {name: plot(figure) for name, figure in pictures(table, laws_of(artifact, table)).items()}
         found = pl.read_parquet(artifact.path / "predictions.parquet")
         errors = pl.read_parquet(artifact.path / "left_out.parquet")
         tables = {"left out": markdown(errors), "predicted and measured": markdown(found, rows=40)}
-        return of_artifact(context, artifact, made, tables | pictures)
+        return of_artifact(context, artifact, made, tables | drawn)
 
     return asset
+
+
+def pictures(table: pl.DataFrame, fitted: dict[str, Any]) -> dict[str, Any]:
+    """Figures of the laws: loss over share with interval and held-out runs, and contours of equal loss over share and tokens."""
+    from midtrain_dagster.scale.plots import iso_loss, law_fit
+
+    found = {}
+    held = (table["role"] == "held_out").to_numpy()
+    for side, law in fitted.items():
+        at, losses = laws.measured(table, side)
+        found[f"{side} loss over its share"] = law_fit(law, at, losses, f"{side} loss", held)
+        seen = laws.measured(laws.of_the_fit(table), side)[0]
+        found[f"{side} loss over share and tokens"] = iso_loss(law, seen, f"{side} loss")
+    return found
 
 
 def laws_of(artifact: Artifact, runs: pl.DataFrame) -> dict[str, Any]:
@@ -175,8 +181,10 @@ def scaling_plan(recipe: Recipe) -> dg.AssetsDefinition:
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
             table = pl.read_parquet(runs.path / "runs.parquet")
-            about = recommend(Desk(lake, recipe, data, gpu.threads), table)
+            desk = Desk(lake, recipe, data, gpu.threads)
+            about = {**told(settings, table), **recommend(desk, table)}
             fitted = laws_of(law, table)
+            about["laws at the chosen mixture"] = laws.at_mixture(table, fitted, *chosen_runs(desk, table, about))
             plan = laws.goal_plan(table, fitted, settings.goal)
             about |= {"plan for the goal": asdict(plan) if plan else "the recipe's scaling section names no goal"}
             (out / "plan.json").write_text(json.dumps(about, indent=2))
@@ -193,6 +201,28 @@ def scaling_plan(recipe: Recipe) -> dg.AssetsDefinition:
         return of_artifact(context, artifact, made, {"proposal": plot(proposal(artifact.about))})
 
     return asset
+
+
+def told(settings: Scaling, table: pl.DataFrame) -> dict[str, Any]:
+    """What a reader wants to know of the proxies."""
+    return {
+        "runs": len(table),
+        "parameters": sorted(set(table["size"].to_list())),
+        "tokens of a run": max(settings.proxy.tokens),
+        "repeats": settings.repeats,
+    }
+
+
+def chosen_runs(desk: Desk, table: pl.DataFrame, about: dict[str, Any]) -> tuple[float, float, pl.DataFrame]:
+    """General and target share of the chosen mixture, and its runs: the proposal's where it won, else the recipe's own."""
+    if not about["supported"]:
+        own = table.filter(pl.col("role") == "repeat")
+        return float(own["general_share"][0]), float(own["target_share"][0]), own
+    runs = pl.DataFrame(about["proposal's runs"])
+    general, target = (
+        sum(share * desk.fractions[side].get(c, 0.0) for c, share in about["shares"].items()) for side in laws.SIDES
+    )
+    return general, target, runs
 
 
 def assets(project: Project, recipes: list[Recipe]) -> list[dg.AssetsDefinition]:

@@ -1,4 +1,4 @@
-"""The packing loop, compiled: which sequence each piece goes to."""
+"""The packing loops, compiled: which sequence each piece goes to, and copying it there."""
 
 import numba  # noqa: TID253
 import numpy as np
@@ -59,3 +59,12 @@ def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray
                 count[node] += 1
                 node //= 2
     return where, room[:opened]
+
+
+@numba.njit(cache=True)
+def copy_ranges(into: np.ndarray, starts: np.ndarray, source: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> None:
+    """into[starts[i] : starts[i] + lengths[i]] = source[offsets[i] : …] for every i; all one-dimensional."""
+    for i in range(len(lengths)):
+        begin, offset = starts[i], offsets[i]
+        for k in range(lengths[i]):
+            into[begin + k] = source[offset + k]

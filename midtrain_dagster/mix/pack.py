@@ -164,6 +164,8 @@ def _write(
     components: tuple[str, ...],
     progress: Progress | None,
 ) -> None:
+    from midtrain_dagster.mix.kernels import copy_ranges
+
     tokens, offsets = store.tokens, table["offset"].to_numpy()
     names = pl.Series(components)
     component = (
@@ -177,8 +179,8 @@ def _write(
         for block in _blocks(spans, max(1, BLOCK_TOKENS // length)):
             first, count = int(block[0, 0]), int(block[-1, 0] - block[0, 0]) + 1
             flat = np.full(count * length, store.end_of_text, store.dtype)
-            into = _ranges((block[:, 0] - first) * length + block[:, 1], block[:, 2])
-            flat[into] = tokens[_ranges(offsets[block[:, 3]] + block[:, 4], block[:, 2])]
+            starts = (block[:, 0] - first) * length + block[:, 1]
+            copy_ranges(flat, starts, tokens, offsets[block[:, 3]] + block[:, 4], block[:, 2])
             rows = np.stack(
                 [block[:, 0] - first, block[:, 1], block[:, 2], component[block[:, 3]], document[block[:, 3]], block[:, 4]],
                 axis=1,
@@ -194,12 +196,6 @@ def _blocks(spans: np.ndarray, sequences: int) -> Iterator[np.ndarray]:
     if len(spans):
         bounds = np.searchsorted(spans[:, 0], np.arange(0, int(spans[-1, 0]) + 1, sequences))
         yield from np.split(spans, bounds[1:])
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """start, start + 1, … of every range, one after another."""
-    ends = np.cumsum(lengths)
-    return np.arange(int(ends[-1])) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def _prompt_mask(block: np.ndarray, first: int, count: int, length: int, prompts: list[list[int]]) -> np.ndarray:

@@ -6,7 +6,9 @@ already there are not tokenized again. Tokenization runs in the Rust tokenizer, 
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ INDEX_SCHEMA = pl.Schema(
 )
 KEYS = ["text_hash", "prompt_characters"]  # one text may have its prompt marked in several ways
 BATCH_CHARACTERS = 4 << 20
+PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -59,29 +62,40 @@ def end_of_text(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def tokenize(texts: Sequence[str], tokenizer: Any, parse_special_tokens: bool = False) -> list[Any]:
+def tokenize(texts: Sequence[str], tokenizer: Any, parse_special_tokens: bool = False, offsets: bool = True) -> list[Any]:
     """Encodings of texts (`ids`, and character `offsets`), without special tokens added, one Rust call for all of them.
 
     Unless `parse_special_tokens`, text that spells a special token stays text: a page about language models must not end
-    its document in the middle. Raises MidtrainError for a tokenizer without a Rust backend.
+    its document in the middle. Without `offsets` the call is faster. Raises MidtrainError for a tokenizer without a Rust
+    backend.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "_tokenizer", None)
     if backend is None or not hasattr(backend, "encode_batch"):
         raise MidtrainError(f"{type(tokenizer).__name__} is not a fast tokenizer: convert it to tokenizer.json")
     with _plain(backend, parse_special_tokens):
-        return list(backend.encode_batch(list(texts), add_special_tokens=False))
+        encode = backend.encode_batch if offsets else backend.encode_batch_fast
+        return list(encode(list(texts), add_special_tokens=False))
 
 
 @contextmanager
 def _plain(backend: Any, parse_special_tokens: bool) -> Iterator[None]:
-    """The backend without truncation and padding, and with special tokens as text where wanted; restored afterwards."""
+    """The backend without truncation and padding, with special tokens as text where wanted, on all cores; restored afterwards.
+
+    A training in the same process tells tokenizers to use one core, by a variable that they read at every call.
+    """
     before = backend.encode_special_tokens, backend.truncation, backend.padding
+    parallel = os.environ.get(PARALLEL)
+    os.environ[PARALLEL] = "true"
     backend.encode_special_tokens = not parse_special_tokens
     backend.no_truncation()
     backend.no_padding()
     try:
         yield
     finally:
+        if parallel is None:
+            del os.environ[PARALLEL]
+        else:
+            os.environ[PARALLEL] = parallel
         backend.encode_special_tokens = before[0]
         if before[1]:
             backend.enable_truncation(**before[1])
@@ -128,28 +142,60 @@ class TokenStore:
             KEYS, keep="first", maintain_order=True
         )
         new = new.filter(pl.Series([key not in self._known for key in new.select(KEYS).iter_rows()], dtype=pl.Boolean))
-        rows: list[dict[str, Any]] = []
+        added: list[pl.DataFrame] = []
         position = self._length
         file = self.path / "tokens.bin"
         with file.open("r+b" if file.exists() else "wb") as out:
             out.truncate(position * self.dtype.itemsize)
             out.seek(0, 2)
-            for batch in _batches(new):
-                encodings = tokenize(batch["text"].to_list(), self.tokenizer, self.parse_special_tokens)
-                for (hash_, marks), encoding in zip(batch.select(KEYS).iter_rows(), encodings, strict=True):
-                    ids = np.array([*encoding.ids, self.end_of_text], dtype=self.dtype)
-                    out.write(ids.tobytes())
-                    prompts = prompt_tokens(marks, encoding.offsets) if marks else []
-                    rows.append(dict(zip(INDEX_SCHEMA, (hash_, marks, position, len(ids), prompts), strict=True)))
-                    position += len(ids)
-                    if progress:
-                        progress.advance(len(ids))
-        if rows:
-            self.index = pl.concat([self.index, pl.DataFrame(rows, schema=INDEX_SCHEMA)])
-            self._known.update((row["text_hash"], row["prompt_characters"]) for row in rows)
+            for batch, encodings in self._encoded(new):
+                parts = [self._ids(encoding) for encoding in encodings]
+                lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+                out.write(np.concatenate(parts).tobytes())
+                marks = batch["prompt_characters"].to_list()
+                prompts = [prompt_tokens(m, e.offsets) if m else [] for m, e in zip(marks, encodings, strict=True)]
+                ends = position + np.cumsum(lengths)
+                added.append(
+                    batch.select(KEYS).with_columns(
+                        offset=pl.Series(ends - lengths, dtype=pl.Int64),
+                        tokens=pl.Series(lengths, dtype=pl.Int64),
+                        prompts=pl.Series(prompts, dtype=pl.List(pl.Int64)),
+                    )
+                )
+                position = int(ends[-1])
+                if progress:
+                    progress.advance(int(lengths.sum()))
+        if added:
+            self.index = pl.concat([self.index, *(rows.cast(INDEX_SCHEMA) for rows in added)])  # type: ignore[arg-type]
+            self._known.update(key for rows in added for key in rows.select(KEYS).iter_rows())
             self._length = position
             self._save()
-        return len(rows)
+        return sum(map(len, added))
+
+    def _encoded(self, documents: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, list[Any]]]:
+        """Batches with their encodings; while one is written, the next is tokenized."""
+
+        def encode(batch: pl.DataFrame) -> list[Any]:
+            marked_ = bool(batch["prompt_characters"].is_not_null().any())
+            return tokenize(batch["text"].to_list(), self.tokenizer, self.parse_special_tokens, offsets=marked_)
+
+        with ThreadPoolExecutor(1) as ahead:
+            waiting: list[tuple[pl.DataFrame, Future[list[Any]]]] = []
+            for batch in _batches(documents):
+                waiting.append((batch, ahead.submit(encode, batch)))
+                if len(waiting) > 1:
+                    first, found = waiting.pop(0)
+                    yield first, found.result()
+            for first, found in waiting:
+                yield first, found.result()
+
+    def _ids(self, encoding: Any) -> np.ndarray:
+        """Tokens of one text and the end-of-text token."""
+        ids = encoding.ids
+        found = np.empty(len(ids) + 1, self.dtype)
+        found[:-1] = np.fromiter(ids, self.dtype, len(ids))
+        found[-1] = self.end_of_text
+        return found
 
     def _save(self) -> None:
         partial = self.path / "index.parquet.partial"

@@ -12,6 +12,7 @@ from midtrain_dagster.scale.measurements import Points
 from midtrain_dagster.scale.minimise import RIDGE, STEP, levenberg_marquardt
 
 LOCAL_STARTS = 8  # three parameters need no more
+MOST_RESIDUALS = 60  # evenly spaced among all, sorted: enough for quantiles
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class Law:
         return self._evaluate(points, None)
 
     def samples(self, points: Points, noise: bool = True) -> np.ndarray:
-        """Losses by every refit, (bootstrap, n); with `noise`, what a run there would measure rather than the mean."""
+        """Losses by every refit, (bootstrap, n); with `noise`, what a run there would measure rather than the mean: every
+        refit with every residual, (bootstrap × residuals, n), at most MOST_RESIDUALS of these."""
         count = self.settings.bootstrap
         found = np.stack([self._evaluate(points, b) for b in range(count)]) if count else np.empty((0, len(points)))
         if noise and count:
-            residuals = np.concatenate([p.residuals for p in self.pieces])
-            rng = np.random.default_rng([self.settings.seed, 2])
-            found = found * np.exp(rng.choice(residuals, size=found.shape))
+            residuals = np.sort(np.concatenate([p.residuals for p in self.pieces]))
+            some = residuals[np.unique(np.linspace(0, len(residuals) - 1, MOST_RESIDUALS).round().astype(int))]
+            found = (found[:, None] * np.exp(some)[None, :, None]).reshape(-1, len(points))
         return found
 
     def interval(self, points: Points) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ The table of runs has `run, role, seed, tokens, size, lr_area, annealing_area` a
 `<side>_share, <side>_loss, <side>_start`: its share of the tokens trained on, its loss after and before, in nats per token.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,4 +165,23 @@ def best_shares(
     for side, losses in (("general", general), ("target", target)):
         bounds = laws[side].interval(at(side)[np.array([best])])
         found[side] = (float(losses[best]), float(bounds[0][0]), float(bounds[1][0]))
+    return found
+
+
+def at_mixture(
+    runs: pl.DataFrame, laws: dict[str, Law], general_share: float, target_share: float, measured_runs: pl.DataFrame
+) -> dict[str, dict[str, float]]:
+    """What the laws say of a mixture, for proxies of the first shape at the most tokens, beside what `measured_runs` (runs of
+    that mixture) measured: side → share, predicted, low, high (of one run), measured (their mean), all losses in nats."""
+    found = {}
+    for side, share in (("general", general_share), ("target", target_share)):
+        at = replace(at_full_size(runs, side), share=np.array([share]))
+        low, high = laws[side].interval(at)
+        found[side] = {
+            "share": share,
+            "predicted": float(laws[side].predict(at)[0]),
+            "low": float(low[0]),
+            "high": float(high[0]),
+            "measured": float(measured_runs[f"{side}_loss"].mean()),  # type: ignore[arg-type]
+        }
     return found
