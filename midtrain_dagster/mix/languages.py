@@ -29,9 +29,15 @@ def split_by_language(mixture: pl.DataFrame, available: pl.DataFrame, quotas: Ma
     )
     cells = cells.with_columns(wish=pl.col("budget") * pl.col("tokens") / pl.col("tokens").sum().over("component"))
     amounts = _solve(cells, quotas)
-    division = cells.select("component", "language", cell_tokens="tokens").with_columns(
-        fraction=pl.Series(amounts) / cells["budget"].clip(lower_bound=1).cast(pl.Float64),
-        repetitions=pl.Series(amounts) / cells["tokens"].cast(pl.Float64),
+    division = cells.select(
+        "component",
+        "language",
+        # A component may have a share and, in a tiny budget, not one whole token.
+        fraction=pl.when(pl.col("budget") > 0)
+        .then(pl.Series(amounts) / pl.col("budget"))
+        .otherwise(pl.col("tokens") / pl.col("tokens").sum().over("component")),
+        repetitions=pl.Series(amounts) / pl.col("tokens"),
+        cell_tokens="tokens",
     )
     split = mixture.drop("repetitions").join(division, on="component", how="left").sort("stage", "component", "language")
     return split.with_columns(
