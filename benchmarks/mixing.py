@@ -16,7 +16,9 @@ from midtrain_dagster.recipes.scaling import LawFit
 from midtrain_dagster.scale.critical import critical_share
 from midtrain_dagster.scale.fit import fit
 from midtrain_dagster.scale.measurements import Points, points
+from midtrain_dagster.scale.validate import leave_out
 
+OWN = "train_the_pile_pile_cc"
 TARGET = "metric/the_pile_pile_cc_val_loss"
 COLUMNS = {"share": "general_share", "tokens": "step"}
 
@@ -29,9 +31,10 @@ def runs(folder: Path, part: str, size: str) -> tuple[np.ndarray, np.ndarray]:
 def mixtures(folder: Path) -> None:
     print("| model | Spearman 1M | Spearman 60M | MAE 1M, nats | seconds |\n|---|---|---|---|---|")
     shares, losses = runs(folder, "train", "1m")
+    own = pl.read_csv(folder / "regmix_train_mixture_1m.csv").drop("index").columns.index(OWN)
     for name, model in MODELS.items():
         started = time.process_time()
-        predict = model(shares, losses)
+        predict = model(shares, losses, own=own) if name == "bimix" else model(shares, losses)
         seconds = time.process_time() - started
         small, large = (score(predict(x), y) for x, y in (runs(folder, "test", size) for size in ("1m", "60m")))
         print(f"| {name} | {small.spearman:.4f} | {large.spearman:.4f} | {small.mae:.4f} | {seconds:.1f} |")
@@ -47,12 +50,23 @@ def laws(folder: Path) -> None:
     def at_end(shares: np.ndarray) -> Points:
         return points(pl.DataFrame({"general_share": shares, "step": np.full(len(shares), last)}), COLUMNS, start)
 
-    print("\n| law of general loss | MAE, nats | critical general share | seconds |\n|---|---|---|---|")
-    for name in ("exponential", "adaptation", "d_cpt", "cmr", "chinchilla_start"):
+    kept = at_end(np.array([0.28515625]))
+    print(
+        f"\n| law of general loss | MAE, nats | left-out shares | at {kept.share[0]} | interval | critical general share | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name in ("exponential", "adaptation", "d_cpt", "cmr", "bimix", "chinchilla_start"):
         started = time.process_time()
-        law = fit(at, measured["general_loss"].to_numpy(), LawFit(form=name, bootstrap=0))
+        settings = LawFit(form=name)
+        losses = measured["general_loss"].to_numpy()
+        law = fit(at, losses, settings)
+        left = leave_out(at, losses, settings, "share")["mae"].mean()
         share = critical_share(law, at_end, start).general_share
-        print(f"| {name} | {law.mae:.4f} | {share:.4f} | {time.process_time() - started:.1f} |")
+        low, high = law.interval(kept)
+        print(
+            f"| {name} | {law.mae:.4f} | {left:.4f} | {law.predict(kept)[0]:.4f} | {low[0]:.4f} to {high[0]:.4f} | {share:.4f} "
+            f"| {time.process_time() - started:.1f} |"
+        )
 
 
 if __name__ == "__main__":
