@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import get_args
 
+import dagster as dg
 import polars as pl
 import pytest
 
-from assets import proxying, scale
+from assets import mix, proxying, scale
 from assets.proxying import Desk, Run, recommend
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.documents import documents
@@ -17,7 +18,8 @@ from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes import recipe as recipes
 from midtrain_dagster.recipes.mixture import Mixture
 from midtrain_dagster.recipes.recipe import Recipe
-from midtrain_dagster.recipes.scaling import MethodName
+from midtrain_dagster.recipes.scaling import MethodName, Scaling
+from resources.gpu import Gpu
 from resources.lake import Lake
 
 SCALING = {
@@ -30,7 +32,7 @@ SCALING = {
     },
     "proxy_mixtures": 4,
     "held_out": 1,
-    "law": {"form": "exponential", "starts": 4, "bootstrap": 4},
+    "law": {"form": "bimix", "starts": 4, "bootstrap": 4},
 }
 
 
@@ -150,3 +152,38 @@ def test_a_proposal_keeps_the_recipe_s_general_minimum(desk: Desk, recipe: Recip
         settings = recipe.scaling.model_copy(update={"method": method, "target_weight": 1.0})
         other = Desk(desk.lake, recipe.model_copy(update={"scaling": settings, "mixture": mixture}), desk.data, 1)
         assert recommend(other, table)["shares"]["prose"] >= 0.45 - 1e-9
+
+
+def test_the_three_assets_run_and_are_up_to_date_the_second_time(
+    lake: Lake, recipe: Recipe, data: Artifact, table: pl.DataFrame, monkeypatch
+):
+    monkeypatch.setattr(scale, "data_of", lambda *_: data)
+    project = Project.check(
+        {"name": "small", "sources": [{"name": "prose", "kind": "jsonl", "location": "p", "domain": "prose"}]}, where="test"
+    )
+    goal = {"maximum_general_rise": 0.5}
+    planned = recipe.model_copy(update={"scaling": Scaling.check({**SCALING, "goal": goal, "method": "regmix"}, where="test")})
+    made = scale.assets(project, [planned])
+    for up_to_date in (False, True):
+        done = dg.materialize(made, resources={"lake": lake, "gpu": Gpu("cpu", 1)})
+        assert done.success
+        shown = {
+            e.asset_key.path[0]: e.step_materialization_data.materialization.metadata
+            for e in done.get_asset_materialization_events()
+        }
+        assert list(shown) == ["proxy_runs", "scaling_law", "scaling_plan"]
+        assert all(found["up to date"].value is up_to_date for found in shown.values())
+    law, plan = (lake.artifacts.current(f"{name}/smoke") for name in ("scaling_law", "scaling_plan"))
+    assert len(list(law.path.glob("*.png"))) == 4
+    assert {"general loss over its share", "target loss over share and tokens"} <= set(shown["scaling_law"])
+    assert plan.about["runs"] == len(table)
+    for side in ("general", "target"):
+        found = plan.about["laws at the chosen mixture"][side]
+        assert found["low"] <= found["predicted"] <= found["high"]
+        assert found["measured"] > 0
+    assert 0 < plan.about["plan for the goal"]["probability"] <= 1
+    assert mix.planned(lake, planned) == (None, {})
+    taking = planned.model_copy(update={"scaling": planned.scaling.model_copy(update={"use_plan": True})})
+    shares, inputs = mix.planned(lake, taking)
+    assert shares == (plan.about["shares"] if plan.about["supported"] else None)
+    assert inputs == {"scaling_plan/smoke": plan.fingerprint}

@@ -99,3 +99,19 @@ def test_tables_are_joined_by_their_key_and_names_shortened(tmp_path):
     np.testing.assert_allclose(pl.read_csv(tmp_path / "o" / "predictions.csv")["predicted_a"], y, atol=0.05)
     with pytest.raises(MidtrainError, match="no loss of 'z'; there are a, b"):
         fit_mixture_files([tmp_path / "m.csv"], [tmp_path / "l.csv"], tmp_path / "o", ["z"], **options)
+
+
+def test_one_table_of_shares_and_losses_and_a_table_with_short_names_to_predict(tmp_path):
+    x, y = runs(40)
+    whole = pl.DataFrame(x, schema=[f"share_{n}" for n in NAMES]).with_columns(pl.Series("loss", y), step=pl.lit(1000))
+    whole.write_csv(tmp_path / "runs.csv")
+    pl.DataFrame(x, schema=NAMES).with_columns(seed=pl.lit(1)).write_csv(tmp_path / "new.csv")
+    one = [tmp_path / "runs.csv"]
+    options = {"predict": tmp_path / "new.csv", "key": "index", "share_prefix": "share_", "bootstrap": 2, "kl": 0.0, "seed": 0}
+    report = fit_mixture_files(one, one, tmp_path / "o", [], model="mixing_law", **options)
+    assert report["components"] == NAMES
+    assert list(report["held_out"]) == ["loss"]
+    np.testing.assert_allclose(pl.read_csv(tmp_path / "o" / "predictions.csv")["predicted_loss"], y, atol=0.05)
+    pl.DataFrame(x[:, :3], schema=NAMES[:3]).write_csv(tmp_path / "new.csv")
+    with pytest.raises(MidtrainError, match="lacks share_d"):
+        fit_mixture_files(one, one, tmp_path / "o", [], model="mixing_law", **options)
