@@ -11,6 +11,7 @@ from torch import Tensor, nn  # noqa: TID253
 from midtrain_dagster.train.models import CausalLM, core, load_model
 from midtrain_dagster.train.objective import Objective
 from midtrain_dagster.train.plan import TrainingPlan
+from midtrain_dagster.train.prepare import automatic_attention
 from midtrain_dagster.train.proxy import ProxyShape, finished, training
 
 Update = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -57,7 +58,7 @@ def train_reweighted(
     """What `train_proxy` returns, and `weights`: component → its weight, averaged over all steps, which is what DoReMi
     recommends as shares. `reference` is a trained model directory."""
     with training(sequences, validation, shape, plan) as run:
-        judge = load_model(reference, "documents", run.ranks.device)
+        judge = load_model(reference, automatic_attention(run.plan, run.ranks), run.ranks.device)
         objective = Reweighted(core(run.model), len(run.data.components), judge, update)
         run.objective = objective
         summary = finished(run)

@@ -165,7 +165,7 @@ def test_the_three_assets_run_and_are_up_to_date_the_second_time(
     planned = recipe.model_copy(update={"scaling": Scaling.check({**SCALING, "goal": goal, "method": "regmix"}, where="test")})
     made = scale.assets(project, [planned])
     for up_to_date in (False, True):
-        done = dg.materialize(made, resources={"lake": lake, "gpu": Gpu("cpu", 1)})
+        done = dg.materialize(made, resources={"lake": lake, "gpu": Gpu()})
         assert done.success
         shown = {
             e.asset_key.path[0]: e.step_materialization_data.materialization.metadata
