@@ -84,13 +84,15 @@ def lake(root: Path, first: Run) -> Lake:
 def test_the_whole_graph_materializes(first: Run) -> None:
     assert first.failures() == {}
     assert first.result.success
-    assert first.checks == {
-        "better_than_chance": True,
-        "mixture_not_empty": True,
-        "no_benchmark_question_left": True,
-        "loss_is_finite": True,
-        "general_capability_retained": True,
-    }
+    assert set(first.checks.values()) == {True}
+    assert {
+        "better_than_chance",
+        "mixture_not_empty",
+        "no_benchmark_question_left",
+        "loss_is_finite",
+        "handover_is_smooth",
+        "general_capability_retained",
+    } <= set(first.checks)
 
 
 def test_a_planted_question_is_found_and_left_out(lake: Lake) -> None:
