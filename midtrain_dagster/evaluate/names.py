@@ -95,5 +95,7 @@ def _part(plain: str) -> tuple[str, Benchmark] | None:
         return f"math_{kind}", CATALOG["math"]._replace(tasks=(f"hendrycks_math_{kind}",))
     gap = plain.removeprefix("humaneval_").replace("_infilling", "")
     if gap in INFILLING and "infilling" in plain:
-        return INFILLING[gap], CATALOG["humaneval_infilling"]._replace(tasks=(INFILLING[gap],), sets=(INFILLING[gap],))
+        name = INFILLING[gap]
+        sets = (name, f"humaneval_{gap.replace('_', '')}infilling")  # the second as the paper's repository has it
+        return name, CATALOG["humaneval_infilling"]._replace(tasks=(name,), sets=sets)
     return None

@@ -96,7 +96,7 @@ def _values(path: Path) -> list[dict[str, Any]]:
     content = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
     if name.endswith(".json"):
         whole = _parse(content.decode(), str(path))
-        rows = whole if isinstance(whole, list) else next((whole[k] for k in ("data", "examples") if k in whole), None)
+        rows = whole if isinstance(whole, list) else next((whole[k] for k in ("data", "Data", "examples") if k in whole), None)
         if not isinstance(rows, list):
             raise MidtrainError(f"{path}: expected a list of rows, or one under `data` or `examples`")
         return rows
