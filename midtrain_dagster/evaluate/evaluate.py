@@ -58,6 +58,7 @@ def evaluate(
     """
     settings = settings or Evaluation()
     wanted = _wanted(tasks, settings)
+    _quiet()
     digest = model_digest(model, VERSION, precision_of(settings.precision))
     log = cache if cache is not None else out / "responses" if out is not None else None
     responses = Responses(log / f"{digest}.jsonl" if log is not None else None)
@@ -141,7 +142,6 @@ def _repeats(benchmark: Benchmark, settings: Evaluation) -> int:
 def _load(model: Path | str, settings: Evaluation, responses: Responses, progress: Progress | None) -> Any:
     from midtrain_dagster.evaluate.backend import backend
 
-    _quiet()
     return backend(model, settings, responses, progress)
 
 
