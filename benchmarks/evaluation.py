@@ -1,6 +1,6 @@
 """Our evaluation beside lm-evaluation-harness called directly: the same rows, every sample's numbers, and the time of each.
 
-python benchmarks/evaluation.py --model DIR --data DIR --tasks arc_easy,winogrande --limit 40 --precision float32
+python benchmarks/evaluation.py --model DIR --data DIR --tasks winogrande,mmlu_anatomy,nq_open --limit 40 --precision float32
 
 The two take turns in going first, over `--rounds`. A line a benchmark says whether the aggregates are the same to the last digit, how
 many answers (greedy texts, chosen options) differ, and how far the log-likelihoods of single requests are apart: packing changes
@@ -19,9 +19,9 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from midtrain_dagster.evaluate.catalog import CATALOG
 from midtrain_dagster.evaluate.harness import build
 from midtrain_dagster.evaluate.language_model import LanguageModel
+from midtrain_dagster.evaluate.names import named
 from midtrain_dagster.evaluate.precision import precision_of
 from midtrain_dagster.evaluate.responses import Responses
 
@@ -31,7 +31,8 @@ OURS, THEIRS = "midtrain", "lm-evaluation-harness"
 
 def measure(lm: Any, name: str, data: Path, limit: int, num_fewshot: int | None) -> tuple[dict[str, Any], float]:
     """(the harness's results, seconds) of one benchmark on one backend; loading the model is not counted."""
-    built = build(name, CATALOG[name], data, num_fewshot, hub=False)
+    ((name, benchmark),) = named(name).items()
+    built = build(name, benchmark, data, num_fewshot, hub=False)
     if isinstance(lm, LanguageModel):
         lm.responses = Responses(None)  # a second round asks again
     started = time.perf_counter()
@@ -47,7 +48,7 @@ def measure(lm: Any, name: str, data: Path, limit: int, num_fewshot: int | None)
 
 
 def scores_of(done: dict[str, Any], name: str) -> dict[str, float]:
-    scores = (done.get("groups") or {}).get(name) or done["results"].get(name) or {}
+    scores = (done.get("groups") or {}).get(name) or done["results"].get(name) or next(iter(done["results"].values()))
     return {key: float(value) for key, value in scores.items() if "," in key and isinstance(value, float | int)}
 
 
