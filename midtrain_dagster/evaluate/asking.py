@@ -1,5 +1,7 @@
 """The questions of one benchmark, answered through lm-evaluation-harness or turn by turn, or only asked."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from midtrain_dagster.evaluate.environments.play import Played, opening, play
@@ -20,17 +22,31 @@ def answer(built: Built, limit: int | None, settings: Evaluation, lm: Any, sampl
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    scored: dict[str, Any] = simple_evaluate(
-        model=lm,
-        tasks=[built.group] if built.group is not None else list(built.tasks.values()),
-        limit=limit,
-        gen_kwargs={"do_sample": True, "temperature": settings.temperature} if sampled else None,
-        bootstrap_iters=settings.bootstrap,
-        fewshot_random_seed=settings.seed,
-        task_manager=TaskManager(include_defaults=False),
-        confirm_run_unsafe_code=True,
-    )
+    with _without_environment():
+        scored: dict[str, Any] = simple_evaluate(
+            model=lm,
+            tasks=[built.group] if built.group is not None else list(built.tasks.values()),
+            limit=limit,
+            gen_kwargs={"do_sample": True, "temperature": settings.temperature} if sampled else None,
+            bootstrap_iters=settings.bootstrap,
+            fewshot_random_seed=settings.seed,
+            task_manager=TaskManager(include_defaults=False),
+            confirm_run_unsafe_code=True,
+        )
     return scored, scored.pop("samples")
+
+
+@contextmanager
+def _without_environment() -> Iterator[None]:
+    """The harness lists all installed packages after each benchmark, in a process of its own: seconds, for what is not kept."""
+    from lm_eval import evaluator
+
+    before = evaluator.add_env_info
+    evaluator.add_env_info = lambda results: None
+    try:
+        yield
+    finally:
+        evaluator.add_env_info = before
 
 
 def ask(built: Built, limit: int | None, seed: int) -> Logged:
