@@ -97,31 +97,32 @@ def agents(n: int) -> dict[str, list[dict[str, Any]]]:
 
 def long(n: int) -> dict[str, list[dict[str, Any]]]:
     """NarrativeQA as on the hub, QuALITY as released (an article and its questions), SCROLLS, probes."""
-    text = "Once there was a river.\n\nIt bent twice before it reached the mill."
+    text = "Once there was a clock.\n\nIt struck thirteen on the night before the fair."
     nested = {
-        "document": {"id": "d", "kind": "book", "summary": {"text": "A river."}, "text": text},
-        "question": {"text": "What bent?"},
+        "document": {"id": "d", "kind": "book", "summary": {"text": "A clock."}, "text": text},
+        "question": {"text": "What struck?"},
     }
     questions = [
-        {"question": f"What bent {i}?", "options": ["a river", "a mill", "a man", "a road"], "gold_label": 1} for i in range(n)
+        {"question": f"What struck {i}?", "options": ["a clock", "a mill", "a man", "a road"], "gold_label": 1}
+        for i in range(n)
     ]
     scrolls = {
-        "qasper": (f"What bent?\n\n{text}", "a river"),
-        "narrativeqa": (f"What bent?\n\n{text}", "a river"),
-        "qmsum": (f"Summarize.\n\n{text}", "A river bent."),
-        "govreport": (text, "A river bent."),
-        "summscreenfd": (text, "A river bent."),
-        "quality": (f"Which?\n\n (A) a river (B) a mill (C) a man (D) a road\n\n{text}", "a river"),
-        "contractnli": (f"It bent.\n\n{text}", "Entailment"),
+        "qasper": (f"What struck?\n\n{text}", "a clock"),
+        "narrativeqa": (f"What struck?\n\n{text}", "a clock"),
+        "qmsum": (f"Summarize.\n\n{text}", "A clock struck."),
+        "govreport": (text, "A clock struck."),
+        "summscreenfd": (text, "A clock struck."),
+        "quality": (f"Which?\n\n (A) a clock (B) a mill (C) a man (D) a road\n\n{text}", "a clock"),
+        "contractnli": (f"It struck.\n\n{text}", "Entailment"),
     }
     rows: dict[str, list[dict[str, Any]]] = {
         f"scrolls_{name}_validation": [{"id": f"{i}", "pid": f"{i}_0", "input": given, "output": answer} for i in range(n)]
         for name, (given, answer) in scrolls.items()
     }
     rows["scrolls_qasper_validation"].append(
-        {**rows["scrolls_qasper_validation"][0], "output": "the river"}
+        {**rows["scrolls_qasper_validation"][0], "output": "the clock"}
     )  # a second reference
-    answers = [{"text": "A river"}, {"text": "the river"}]
+    answers = [{"text": "A clock"}, {"text": "the clock"}]
     return rows | {
         "narrativeqa_test": [{**nested, "answers": answers}] * n,
         "quality_validation": [{"article_id": "1", "article": text, "questions": questions}],

@@ -65,12 +65,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory, seeded: dict[str, list[dict[s
     file = small().write_project(root)
     for name, rows in seeded.items():
         small().write_lines(root / "questions" / f"{name}.jsonl", rows)
-    leak = seeded["triviaqa_validation"][1]["question"]
-    (root / "rows" / "gardener_test.jsonl").rename(root / "questions" / "gardener_test.jsonl")
-    with (root / "prose.jsonl").open("a") as out:
-        out.write(
-            json.dumps({"id": "trivia", "text": f"{small().prose(77)}\n\n{leak} It was Ada.\n\n{small().prose(78)}"}) + "\n"
-        )
+    (root / "rows" / "gardener_test.jsonl").replace(root / "questions" / "gsm8k_test.jsonl")  # the first is in `prose`
     project = yaml.safe_load(file.read_text())
     project["benchmarks"] = [{"name": "all", "path": "questions"}]
     project["generators"], project["raters"] = [], []
@@ -120,7 +115,7 @@ def test_rows_that_became_several_questions_or_were_joined_keep_their_place(lake
     assert quality["row"].to_list() == [0, 0]  # the first two questions on the article of row 0
     qasper = samples.filter(pl.col("benchmark") == "scrolls_qasper", pl.col("primary"))
     assert sorted(qasper["row"].to_list()) == [0, 1]
-    assert json.loads(qasper.filter(row=0)["doc"][0])["outputs"] == ["a river", "the river"]
+    assert json.loads(qasper.filter(row=0)["doc"][0])["outputs"] == ["a clock", "the clock"]
 
 
 def test_the_report_says_all_of_it(lake: Lake) -> None:
@@ -129,9 +124,9 @@ def test_the_report_says_all_of_it(lake: Lake) -> None:
     assert set(table["benchmark"]) == set(CATALOG) - set(NEED)
     for name in table["benchmark"].unique():
         assert "gold_bits_per_byte" in table.filter(benchmark=name)["metric"].to_list()
-    trivia = table.filter(benchmark="triviaqa")
-    assert trivia["set_aside"].to_list() == [1, 1]
-    assert trivia["clean_questions"].to_list() == [1, 1]
+    sums = table.filter(benchmark="gsm8k")
+    assert set(sums["set_aside"]) <= {1, 2}  # the planted one; the other differs from it in numbers alone
+    assert (sums["set_aside"] + sums["clean_questions"]).to_list() == [2, 2]
     domains = pl.read_parquet(place / "benchmark_domains.parquet")
     assert set(domains["domain"]) == {*(b.domain for b in CATALOG.values()), "overall"}
     kept = pl.read_parquet(place / "retention.parquet")
