@@ -218,7 +218,7 @@ def _shots_there_are(config: Mapping[str, Any], splits: Mapping[str, list[Row]],
     if samples is not None:
         return len(samples() if callable(samples) else samples)
     named = (config.get(f"{name}_split") for name in ("fewshot", "training", "validation"))
-    source = next((name for name in named if name in splits), target)
+    source: str = next((name for name in named if name in splits), target)
     different = {json.dumps(row.values, sort_keys=True, default=str) for row in splits[source][:200]}
     return len(different) - (source == target)
 
