@@ -217,8 +217,8 @@ def _shots_there_are(config: Mapping[str, Any], splits: Mapping[str, list[Row]],
     samples = (config.get("fewshot_config") or {}).get("samples")
     if samples is not None:
         return len(samples() if callable(samples) else samples)
-    named = (config.get(f"{name}_split") for name in ("fewshot", "training", "validation"))
-    source: str = next((name for name in named if name in splits), target)
+    named = [str(config.get(f"{name}_split")) for name in ("fewshot", "training", "validation")]
+    source = next((name for name in named if name in splits), target)
     different = {json.dumps(row.values, sort_keys=True, default=str) for row in splits[source][:200]}
     return len(different) - (source == target)
 
