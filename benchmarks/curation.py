@@ -1,19 +1,25 @@
-"""Speed and agreement of cleaning and deduplication against datatrove, side by side in one run.
+"""Cleaning and deduplication beside their peers, in one run on the same documents. Prints one JSON object; asserts nothing.
 
-    python benchmarks/curation.py --in documents.parquet --peer-python /path/to/peer/bin/python [--documents 500]
+    python benchmarks/curation.py --in documents.parquet --peer-python PEER/bin/python    heuristics, agreement, MinHash, recall
+    python benchmarks/curation.py --in documents.parquet --scale                          throughput and memory, 1x and 8x
+    python benchmarks/curation.py --warc pages.warc.gz                                    extraction by one and by two processes
 
-The peer lives in its own environment (`pip install datatrove==0.10.0 spacy regex pyarrow tokenizers orjson "xxhash<4"`). Speeds are megabytes of text per CPU second of one
-process. Not a timed test: it prints one JSON object and asserts nothing.
+The peers live in an environment of their own: `pip install "datatrove[processing]==0.10.0" rensa spacy pyarrow`. Speeds are megabytes (10^6 bytes of UTF-8)
+per CPU second, of all threads and children; reading the file is not in them, but for --scale, which runs the commands as they are.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from midtrain_dagster.clean.rules import RULESETS
@@ -21,94 +27,265 @@ from midtrain_dagster.clean.signals import quality_signals
 from midtrain_dagster.deduplicate.cluster import cluster
 from midtrain_dagster.deduplicate.signatures import signatures
 
-PEER = """
-import json, sys, time
-import pyarrow.parquet as pq
-from datatrove.data import Document
-from datatrove.pipeline.filters.c4_filters import C4QualityFilter
-from datatrove.pipeline.filters.fineweb_quality_filter import FineWebQualityFilter
-from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
-from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
-from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
-from datatrove.utils.text import split_into_parts
-
-table = pq.read_table(sys.argv[1]).to_pylist()
-filters = {"gopher": GopherQualityFilter(), "gopher_repetition": GopherRepetitionFilter(), "c4": C4QualityFilter(),
-           "fineweb": FineWebQualityFilter()}
-filters["gopher"].filter(Document(text="warm up " * 60, id="0"))
-decisions, seconds = {}, {}
-for name, peer in filters.items():
-    split_into_parts.cache_clear()
-    start, kept = time.process_time(), []
-    for row in table:
-        try:
-            kept.append(peer.filter(Document(text=row["text"], id=row["id"])) is True)
-        except ZeroDivisionError:
-            kept.append(False)
-    decisions[name], seconds[name] = kept, time.process_time() - start
-signer = MinhashDedupSignature(output_folder=sys.argv[3])
-start = time.process_time()
-for row in table:
-    shingles = signer.get_shingles(row["text"])
-    if shingles.size:
-        signer.get_signature(shingles)
-seconds["minhash_signatures"] = time.process_time() - start
-json.dump({"decisions": decisions, "seconds": seconds}, open(sys.argv[2], "w"))
-"""
-
-
-def ours(documents: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, float]]:
-    """Decisions of each ruleset, and CPU seconds of all signals and of signatures with clusters."""
-    quality_signals(documents["text"][:2])  # compiled, or read from the cache
-    signatures(documents[:2])
-    started = time.process_time()
-    signals = quality_signals(documents["text"])
-    kept = signals.select(
-        **{
-            name: pl.sql_expr(" AND ".join(f"coalesce({rule['keep']}, FALSE)" for rule in rules))
-            for name, rules in RULESETS.items()
-        }
-    )
-    measured = time.process_time()
-    cluster(signatures(documents))
-    return kept, {"signals": measured - started, "signatures_and_clusters": time.process_time() - measured}
-
-
-def peer(documents: pl.DataFrame, python: Path) -> dict[str, dict]:
-    """What datatrove decides, and its CPU seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, answer = Path(folder) / "documents.parquet", Path(folder) / "answer.json"
-        documents.select("id", "text").write_parquet(source)
-        subprocess.run([python, "-c", PEER, source, answer, Path(folder) / "signatures"], check=True, stdout=subprocess.DEVNULL)
-        return json.loads(answer.read_text())
+PEER = Path(__file__).with_name("curation_peer.py")
+JACCARD = 0.8
+RATIOS = {"all signals / datatrove's Gopher filter": ("signals", "gopher")}
+RATIOS |= {
+    "signatures and clusters / datatrove's MinHash, end to end": ("duplicates", "minhash_end_to_end"),
+    "signatures / datatrove's signatures": ("signatures", "minhash_signatures"),
+    "signatures / rensa's signatures": ("signatures", "rensa_signatures"),
+    "language / fastText": ("language", "language"),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--in", dest="source", type=Path, required=True, help="Parquet with id, text and text_hash")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--in", dest="source", type=Path, help="Parquet with id and text")
     parser.add_argument("--peer-python", type=Path, help="the Python of an environment with datatrove")
-    parser.add_argument("--documents", type=int, default=500, help="how many documents, evenly spread over the file")
+    parser.add_argument("--peer-megabytes", type=float, default=4.0, help="how much of it the peers are given, evenly spread")
+    parser.add_argument("--scale", action="store_true", help="the commands on 1x and 8x the documents")
+    parser.add_argument("--warc", type=Path, help="a WARC file")
+    parser.add_argument("--pages", type=int, default=600, help="how many of its pages")
     options = parser.parse_args()
-    everything = pl.read_parquet(options.source)
-    documents = everything.gather_every(max(len(everything) // options.documents, 1))
-    megabytes = documents["text"].str.len_bytes().sum() / 1e6
-    kept, seconds = ours(documents)
-    report: dict[str, object] = {"documents": len(documents), "megabytes": round(megabytes, 3)}
-    report["ours_megabytes_per_cpu_second"] = {name: round(megabytes / spent, 2) for name, spent in seconds.items()}
-    if options.peer_python is None or not options.peer_python.exists():
-        print("peer skipped: no --peer-python with datatrove==0.10.0, spacy and pyarrow", file=sys.stderr)
-    else:
-        answer = peer(documents, options.peer_python)
-        spent = answer["seconds"]
-        report["peer_megabytes_per_cpu_second"] = {name: round(megabytes / value, 3) for name, value in spent.items()}
-        report["ratio_all_signals_to_peer_gopher"] = round(spent["gopher"] / seconds["signals"], 1)
-        report["ratio_signatures_and_clusters_to_peer_signatures"] = round(
-            spent["minhash_signatures"] / seconds["signatures_and_clusters"], 1
+    report: dict[str, Any] = {}
+    if options.source and options.scale:
+        report["scale"] = scale(pl.read_parquet(options.source, columns=["id", "text"]))
+    elif options.source:
+        report |= compare(pl.read_parquet(options.source, columns=["id", "text"]), options.peer_python, options.peer_megabytes)
+    if options.warc:
+        report["warc"] = extraction(options.warc, options.pages)
+    print(json.dumps(report, indent=1))
+
+
+def compare(documents: pl.DataFrame, python: Path | None, peer_megabytes: float) -> dict[str, Any]:
+    """Ours on all documents, the peers on a part; ours again on that part for the agreement."""
+    size = megabytes(documents)
+    ours = {name: round(size / spent, 2) for name, spent in own_seconds(documents).items()}
+    report: dict[str, Any] = {"documents": len(documents), "megabytes": round(size, 2), "ours": ours}
+    if python is None:
+        return report | {"peers": "skipped: no --peer-python"}
+    part = documents.gather_every(max(round(size / peer_megabytes), 1))
+    near = planted(part)
+    with tempfile.TemporaryDirectory() as folder:
+        part_file, near_file = Path(folder) / "part.parquet", Path(folder) / "near.parquet"
+        part.write_parquet(part_file)
+        near.write_parquet(near_file)
+        filters, language = ask(python, part_file, "filters"), ask(python, part_file, "language")
+        minhash, rensa = ask(python, near_file, "minhash"), ask(python, near_file, "rensa")
+    peers = {name: round(megabytes(part) / spent, 3) for a in (filters, language) for name, spent in a["seconds"].items()}
+    peers |= {name: round(megabytes(near) / spent, 3) for a in (minhash, rensa) for name, spent in a["seconds"].items()}
+    theirs = dict(minhash["clusters"])
+    labels = [theirs.get(i, -i - 1) for i in range(len(near))]
+    return report | {
+        "peer_megabytes": {"filters": round(megabytes(part), 2), "minhash": round(megabytes(near), 2)},
+        "peers": peers,
+        "ratios": {name: round(ours[a] / peers[b], 1) for name, (a, b) in RATIOS.items()},
+        "agreement": agreement(part, filters["reasons"]),
+        "language_agreement": same_language(part, language["labels"]),
+        "near_duplicates": near_quality(near, {"ours": own_clusters(near), "datatrove": labels}),
+    }
+
+
+def megabytes(documents: pl.DataFrame) -> float:
+    return float(documents["text"].str.len_bytes().sum()) / 1e6
+
+
+def hashed(documents: pl.DataFrame) -> pl.DataFrame:
+    return documents.with_columns(text_hash=pl.lit(""))
+
+
+def own_seconds(documents: pl.DataFrame) -> dict[str, float]:
+    """CPU seconds of our steps, the middle of three runs, machine code compiled before."""
+    from midtrain_dagster.clean.clean import clean
+    from midtrain_dagster.clean.language import identify
+    from midtrain_dagster.documents import documents as made
+
+    rows = hashed(documents)
+    whole = made(rows.select("id", "text").to_dicts())
+    steps: dict[str, Callable[[pl.DataFrame], Any]] = {
+        "signals": lambda frame: quality_signals(frame["text"]),
+        "signatures": lambda frame: signatures(hashed(frame)),
+        "duplicates": lambda frame: cluster(signatures(hashed(frame))),
+        "language": lambda frame: identify(frame["text"]),
+        "clean": lambda frame: clean(whole[: len(frame)]),
+    }
+    found = {}
+    for name, step in steps.items():
+        step(rows[:3])
+        found[name] = sorted(timed(step, rows) for _ in range(3))[1]
+    return found
+
+
+def timed(step: Callable[[pl.DataFrame], Any], rows: pl.DataFrame) -> float:
+    started = time.process_time()
+    step(rows)
+    return time.process_time() - started
+
+
+def ask(python: Path, source: Path, step: str) -> Any:
+    """What a peer says, from its own environment."""
+    from midtrain_dagster.clean.language import model_path
+
+    answer = source.with_suffix(f".{step}.json")
+    command = [python, PEER, source, answer, step, model_path()]
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return json.loads(answer.read_text())
+
+
+def agreement(documents: pl.DataFrame, theirs: dict[str, list[str | None]]) -> dict[str, Any]:
+    """For each filter the share of documents with the same decision, and all that differ, with both reasons."""
+    signals = quality_signals(documents["text"])
+    found: dict[str, Any] = {}
+    for name, reasons in theirs.items():
+        kept = signals.select(
+            **{rule["name"]: pl.sql_expr(f"coalesce({rule['keep']}, FALSE)") for rule in RULESETS[name]}
         )
-        theirs = pl.DataFrame(answer["decisions"])
-        report["agreement"] = {name: round(float((kept[name] == theirs[name]).mean()), 4) for name in theirs.columns}
-        report["differing_ids"] = {n: documents["id"].filter(kept[n] != theirs[n]).to_list()[:10] for n in theirs.columns}
-    print(json.dumps(report))
+        failing = [[rule for rule, good in row.items() if not good] for row in kept.iter_rows(named=True)]
+        rows = zip(documents["id"], failing, reasons, strict=True)
+        differing = [{"id": key, "ours": a, "datatrove": b} for key, a, b in rows if bool(a) != (b is not None)]
+        dropped = sum(reason is not None for reason in reasons)
+        share = round(1 - len(differing) / max(len(documents), 1), 5)
+        found[name] = {"share": share, "documents": len(documents), "peer_drops": dropped, "differing": differing[:20]}
+    return found
+
+
+def same_language(documents: pl.DataFrame, labels: list[str]) -> float:
+    from midtrain_dagster.clean.language import identify
+
+    named = identify(documents["text"])["language"].fill_null("")
+    return round(float((named == pl.Series([label.removeprefix("__label__") for label in labels])).mean() or 0), 5)
+
+
+def planted(documents: pl.DataFrame) -> pl.DataFrame:
+    """The documents, and of every third one a copy with some words replaced: Jaccard similarities from 0.5 to 1."""
+    chance = np.random.default_rng(5)
+    rows = [(key, text) for key, text in documents.iter_rows()]
+    for number, (key, text) in enumerate(rows[::3]):
+        words = text.split(" ")
+        if len(words) >= 60:
+            for position in np.flatnonzero(chance.random(len(words)) < (number % 12) * 0.008):
+                words[position] = f"changed{chance.integers(1 << 30)}"
+            rows.append((f"{key}#copy", " ".join(words)))
+    return pl.DataFrame(rows, schema=["id", "text"], orient="row")
+
+
+def own_clusters(documents: pl.DataFrame) -> list[str]:
+    found = cluster(signatures(hashed(documents)))
+    return documents.select("id").join(found, on="id", how="left", maintain_order="left")["near_cluster"].to_list()
+
+
+def near_quality(documents: pl.DataFrame, clusterings: dict[str, list[Any]]) -> dict[str, Any]:
+    """Pairs by exact Jaccard of word 5-grams, and what each clustering makes of them.
+
+    `recall`: pairs at or above the target that are in one cluster. `precision`: pairs in one cluster that are at or above
+    it. `closed` both against the connected components of the true pairs, for a cluster joins what a chain of pairs joins.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    words = documents["text"].str.to_lowercase().str.extract_all(r"\w+")
+    grams = [np.unique([hash(tuple(w[i : i + 5])) for i in range(len(w) - 4)]) for w in words.to_list()]
+    columns = np.unique(np.concatenate(grams), return_inverse=True)[1].ravel()
+    ends = np.cumsum([0, *map(len, grams)])
+    shared = csr_matrix((np.ones(len(columns), np.int32), columns, ends))
+    both = (shared @ shared.T).tocoo()
+    sizes = np.diff(ends)
+    upper = both.row < both.col
+    left, right, common = both.row[upper], both.col[upper], both.data[upper]
+    similar = common / (sizes[left] + sizes[right] - common) >= JACCARD
+    truth = set(zip(left[similar].tolist(), right[similar].tolist(), strict=True))
+    graph = csr_matrix((np.ones(similar.sum()), (left[similar], right[similar])), shape=both.shape)
+    closed = pairs_of(connected_components(graph, directed=False)[1].tolist())
+    found: dict[str, Any] = {"documents": len(documents), "true_pairs": len(truth), "closed_pairs": len(closed)}
+    for name, labels in clusterings.items():
+        mine = pairs_of(labels)
+        found[name] = {
+            "pairs": len(mine),
+            "recall": round(len(mine & truth) / max(len(truth), 1), 4),
+            "precision": round(len(mine & truth) / max(len(mine), 1), 4),
+            "closed_recall": round(len(mine & closed) / max(len(closed), 1), 4),
+            "closed_precision": round(len(mine & closed) / max(len(mine), 1), 4),
+        }
+    return found
+
+
+def pairs_of(labels: list[Any]) -> set[tuple[int, int]]:
+    members: dict[Any, list[int]] = {}
+    for position, label in enumerate(labels):
+        members.setdefault(label, []).append(position)
+    return {(a, b) for group in members.values() for i, a in enumerate(group) for b in group[i + 1 :]}
+
+
+def scale(documents: pl.DataFrame) -> dict[str, Any]:
+    """The commands on the documents and on eight times as many: each copy has its letters turned by another number."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        one, eight = Path(folder) / "one.parquet", Path(folder) / "eight.parquet"
+        documents.write_parquet(one)
+        copies = []
+        for turn in range(8):
+            turned = letters[turn:] + letters[:turn]
+            table = str.maketrans(letters + letters.upper(), turned + turned.upper())
+            texts = [text.translate(table) for text in documents["text"]]
+            copies.append(pl.DataFrame({"id": documents["id"] + f"-{turn}", "text": texts}))
+        pl.concat(copies).write_parquet(eight)
+        del copies
+        for command in ("clean", "deduplicate"):
+            measured = [run(command, path, Path(folder) / f"{command}-{path.stem}") for path in (one, eight)]
+            found[command] = dict(zip(("1x", "8x"), measured, strict=True))
+            found[command]["throughput_8x_to_1x"] = round(
+                measured[1]["megabytes_per_cpu_second"] / measured[0]["megabytes_per_cpu_second"], 3
+            )
+    return found
+
+
+def run(command: str, source: Path, out: Path) -> dict[str, float]:
+    """Run a command of ours as a process of its own: throughput without its start, and peak memory."""
+    code = "from midtrain_dagster.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, command, "--in", str(source), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    answer = json.loads(process.stdout.read())
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return {
+        "megabytes": answer["megabytes"],
+        "megabytes_per_second": round(answer["megabytes"] / answer["seconds"], 2),
+        "megabytes_per_cpu_second": round(answer["megabytes"] / answer["cpu_seconds"], 2),
+        "peak_memory_megabytes": round(usage.ru_maxrss / 1024),
+    }
+
+
+def extraction(warc: Path, pages: int) -> dict[str, Any]:
+    """Pages a second of each extractor, by one process and by two; 1 is the best that two cores can do."""
+    from midtrain_dagster.collect.collect import collect
+    from midtrain_dagster.collect.warc import pages as responses
+    from midtrain_dagster.project.sources import source
+
+    found: dict[str, Any] = {}
+    for label, settings in (
+        ("trafilatura", {}),
+        ("trafilatura, fast", {"fast": True}),
+        ("resiliparse", {"extractor": "resiliparse"}),
+    ):
+        checked = source({"kind": "warc", "name": "s", "location": str(warc.resolve()), "limit": pages, **settings}, "benchmark")
+        spent = []
+        for workers in (1, 2):
+            started = time.perf_counter()
+            rows = sum(len(batch.documents) for batch in collect(checked, Path.cwd(), workers=workers))
+            spent.append(time.perf_counter() - started)
+        size = sum(len(page.body) for page, _ in zip((p for p in responses(warc, warc.name, 1 << 24) if hasattr(p, "body")), range(rows))) / 1e6
+        found[label] = {
+            "pages": rows,
+            "megabytes_of_html_per_second": round(size / spent[0], 2),
+            "two_processes": round(size / spent[1], 2),
+            "share_of_twice_the_single_rate": round(spent[0] / spent[1] / 2, 3),
+        }
+    return found
 
 
 if __name__ == "__main__":
