@@ -46,7 +46,9 @@ def raw_documents(source: Source, workers: int, deps: list[dg.AssetKey]) -> dg.A
             batches=lambda: collect(source, lake.root, datetime.now(UTC), counted, workers),
         )
         rejects = rejected(lake, source.name)
-        return of_table(context, lake.tables, TABLE, refreshed, {"rejected records": markdown(rejects)} if len(rejects) else {})
+        return of_table(
+            context, lake.tables, TABLE, refreshed, {"rejected records": markdown(rejects, 60)} if len(rejects) else {}
+        )
 
     return asset
 

@@ -9,6 +9,7 @@ from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.deduplicate.cluster import cluster
+from midtrain_dagster.deduplicate.signatures import SIGNATURES as SCHEMA
 from midtrain_dagster.deduplicate.signatures import signatures
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
@@ -57,9 +58,9 @@ def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
             counted.advance(done[source].worked)
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            rows = lake.tables.scan(SIGNATURES).filter(pl.col("source").is_in(list(project.document_sources))).collect()
-            clusters = cluster(rows, project.deduplication)
-            found = clusters.join(rows.select("id", "source"), on="id")
+            signed = lake.tables.scan(SIGNATURES).select("id", "source")
+            signed = signed.filter(pl.col("source").is_in(list(project.document_sources)))
+            found = cluster(stored(lake, project), project.deduplication).join(signed.collect(), on="id")
             return found, {"clusters": counts(found)}
 
         refreshed = whole(
@@ -78,6 +79,13 @@ def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
         )
 
     return asset
+
+
+def stored(lake: Lake, project: Project) -> str | pl.DataFrame:
+    """Where the signatures of the project's sources are: SQL over their files, so that they need not fit in memory."""
+    if any(lake.tables.files(SIGNATURES, source=source) for source in project.document_sources):
+        return lake.tables.relation(SIGNATURES, sources=list(project.document_sources))
+    return pl.DataFrame(schema=SCHEMA)
 
 
 def counts(clusters: pl.DataFrame) -> dict[str, int]:

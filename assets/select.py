@@ -108,10 +108,27 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             tables,
             f"{TABLE}/{recipe.name}",
             refreshed,
-            {"drop funnel": plot(drawn(left)), "left out": markdown(left, 60)},
+            {
+                "drop funnel": plot(drawn(left)),
+                "left out": markdown(left, 60),
+                "examples of dropped documents": markdown(examples(lake, recipe.name), 90),
+            },
         )
 
     return asset
+
+
+def examples(lake: Lake, recipe: str, each: int = 2) -> pl.DataFrame:
+    """A few documents that each rule left out of each source, and how they begin: is the rule right?"""
+    left = lake.tables.scan(f"{TABLE}/{recipe}").filter(~pl.col("kept")).select("id", "source", rule="reason")
+    few = left.sort("id").group_by("source", "rule", maintain_order=True).head(each).collect()
+    texts = (
+        lake.tables.scan("clean_documents")
+        .select("id", "source", "url", "text")
+        .filter(pl.col("id").is_in(few["id"].implode()))
+    )
+    shown = few.join(texts.collect(), on=["id", "source"], how="left").sort("source", "rule", "id")
+    return shown.select("source", "rule", "id", "url", begins=pl.col("text").str.slice(0, 200))
 
 
 def digest_of(tables: Tables, table: str, source: str) -> str:

@@ -137,9 +137,7 @@ def agreement(documents: pl.DataFrame, theirs: dict[str, list[str | None]]) -> d
     signals = quality_signals(documents["text"])
     found: dict[str, Any] = {}
     for name, reasons in theirs.items():
-        kept = signals.select(
-            **{rule["name"]: pl.sql_expr(f"coalesce({rule['keep']}, FALSE)") for rule in RULESETS[name]}
-        )
+        kept = signals.select(**{rule["name"]: pl.sql_expr(f"coalesce({rule['keep']}, FALSE)") for rule in RULESETS[name]})
         failing = [[rule for rule, good in row.items() if not good] for row in kept.iter_rows(named=True)]
         rows = zip(documents["id"], failing, reasons, strict=True)
         differing = [{"id": key, "ours": a, "datatrove": b} for key, a, b in rows if bool(a) != (b is not None)]
@@ -272,13 +270,23 @@ def extraction(warc: Path, pages: int) -> dict[str, Any]:
         ("trafilatura, fast", {"fast": True}),
         ("resiliparse", {"extractor": "resiliparse"}),
     ):
-        checked = source({"kind": "warc", "name": "s", "location": str(warc.resolve()), "limit": pages, **settings}, "benchmark")
+        checked = source(
+            {"kind": "warc", "name": "s", "location": str(warc.resolve()), "limit": pages, **settings}, "benchmark"
+        )
         spent = []
         for workers in (1, 2):
             started = time.perf_counter()
             rows = sum(len(batch.documents) for batch in collect(checked, Path.cwd(), workers=workers))
             spent.append(time.perf_counter() - started)
-        size = sum(len(page.body) for page, _ in zip((p for p in responses(warc, warc.name, 1 << 24) if hasattr(p, "body")), range(rows))) / 1e6
+        size = (
+            sum(
+                len(page.body)
+                for page, _ in zip(
+                    (p for p in responses(warc, warc.name, 1 << 24) if hasattr(p, "body")), range(rows), strict=False
+                )
+            )
+            / 1e6
+        )
         found[label] = {
             "pages": rows,
             "megabytes_of_html_per_second": round(size / spent[0], 2),

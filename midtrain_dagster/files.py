@@ -40,14 +40,14 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def read(paths: Iterable[Path], batch_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
-    """Batches of documents, about `batch_bytes` of text each, and the lines or rows that are none.
+def read(paths: Iterable[Path], batch_bytes: int | None = None) -> Iterator[Batch]:
+    """Batches of documents, about `batch_bytes` (none: BATCH_BYTES) of text each, and the lines or rows that are none.
 
     Columns that a document does not have go to `metadata`; `source` is the file's own column or the file's name.
     """
     for path in find(paths):
         lines = _parquet_rows(path) if path.name.endswith(".parquet") else _json_rows(path)
-        yield from _batches(path, lines, batch_bytes)
+        yield from _batches(path, lines, batch_bytes or BATCH_BYTES)
 
 
 def _batches(path: Path, rows: Iterator[tuple[str, Any]], batch_bytes: int) -> Iterator[Batch]:

@@ -1,7 +1,6 @@
 """The stage: a source in, batches of documents out, and a fingerprint that says whether a source changed."""
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
@@ -14,6 +13,7 @@ from midtrain_dagster.collect.records import Record, Rejected
 from midtrain_dagster.documents import Batch, document_id, documents, rejected
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.sources import Source
+from midtrain_dagster.seen import Seen
 
 BATCH_CHARACTERS = 32 << 20
 BATCH_ROWS = 10_000
@@ -50,7 +50,7 @@ def collect(
         yield Batch(documents(kept), rejected(lost))
 
 
-def document(record: Record, source: Source, collected: datetime | None, seen: "Seen") -> dict[str, Any] | Rejected:
+def document(record: Record, source: Source, collected: datetime | None, seen: Seen) -> dict[str, Any] | Rejected:
     """A record as a row of documents.SCHEMA, or why it is none: empty, not Unicode, or an id that was there before."""
     if not record.text.strip():
         return Rejected(record.location, "empty text", record.locator[:300])
@@ -88,24 +88,6 @@ def _metadata(values: Mapping[str, Any]) -> str:
         return written
     except UnicodeEncodeError:
         return json.dumps(filled, ensure_ascii=True, default=str)
-
-
-class Seen:
-    """The ids met so far, on disk beyond a few megabytes, so that memory does not grow with the source."""
-
-    def __enter__(self) -> "Seen":
-        self._connection = sqlite3.connect("", isolation_level=None)  # a temporary file that nobody else sees
-        self._connection.execute("pragma journal_mode = off")
-        self._connection.execute("create table ids (id blob primary key) without rowid")
-        self._connection.execute("begin")
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self._connection.close()
-
-    def add(self, identifier: str) -> bool:
-        """Whether the id is new."""
-        return self._connection.execute("insert or ignore into ids values (?)", (bytes.fromhex(identifier),)).rowcount == 1
 
 
 def fingerprint(source: Source, root: Path) -> str:

@@ -2,12 +2,13 @@
 
 A cluster's name is the smallest id in it. Two documents are candidates when they share a band; every member of a bucket is
 compared with the smallest id there, so that a bucket of n costs n - 1 comparisons. Clusters are the connected components.
+DuckDB sorts, groups and joins on disk beyond `memory`; the components are found in an array that is a file.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -20,88 +21,158 @@ from midtrain_dagster.project.deduplication import Deduplication
 CLUSTERS = pl.Schema(
     {"id": pl.String, "text_hash": pl.String, "exact_cluster": pl.String, "near_cluster": pl.String, "cluster_size": pl.Int64}
 )
+SURVIVORS = pl.Schema({**CLUSTERS, "survivor": pl.String, "duplicate": pl.Boolean})
+Signatures = pl.DataFrame | Sequence[Path] | str
+"""A frame of SIGNATURES, Parquet files of them, or SQL that DuckDB can select them from (hashes signed or unsigned)."""
 Verify = Callable[[pl.DataFrame], pl.Series]
 """From candidate pairs (`id`, `other`) to a Boolean a pair: whether they are duplicates, e.g. by exact Jaccard."""
-BATCH = 50_000
+BATCH = 20_000
+Edges = tuple[np.ndarray, np.ndarray]
 
 
-def cluster(
-    signatures: pl.DataFrame | Sequence[Path], settings: Deduplication | None = None, verify: Verify | None = None
-) -> pl.DataFrame:
-    """CLUSTERS of all documents, sorted by id, from a frame of SIGNATURES or Parquet files of them
-    (hashes signed or unsigned).
+def cluster(signatures: Signatures, settings: Deduplication | None = None, verify: Verify | None = None) -> pl.DataFrame:
+    """CLUSTERS of all documents, sorted by id.
 
     A document alone is a cluster of its own, of size 1. Exact duplicates are near duplicates too. `verify` decides
     candidate pairs in place of the estimate from the signatures. Raises MidtrainError when an id occurs twice.
     """
+    parts = list(batches(signatures, settings, verify))
+    return pl.concat([pl.DataFrame(schema=CLUSTERS), *(part.select(CLUSTERS.names()) for part in parts)])
+
+
+def batches(
+    signatures: Signatures, settings: Deduplication | None = None, verify: Verify | None = None
+) -> Iterator[pl.DataFrame]:
+    """SURVIVORS of all documents, sorted by id, a batch at a time: memory does not grow with how many there are.
+
+    The survivor is the member that the settings prefer, without ratings; see `survivors` for those.
+    """
     settings = settings or Deduplication()
+    with _clustered(signatures, settings, verify) as db:
+        length = "-characters" if settings.survivor == "longest" else "0"
+        for step in _NAMING:
+            db.execute(step.replace("LENGTH", length))
+        for batch in db.sql(_NAMED).to_arrow_reader(BATCH):
+            yield pl.DataFrame(pl.from_arrow(batch)).select(SURVIVORS.names()).cast(SURVIVORS)
+
+
+# From numbers to ids, for the members of clusters alone; one join a step, so that each has all the memory to itself.
+_NAMING = (
+    "CREATE TABLE members AS SELECT number, e, n FROM labels UNION ALL SELECT DISTINCT n, n, n FROM labels",
+    "CREATE TABLE member AS SELECT m.number, e, n, id, characters FROM members m JOIN documents d USING (number)",
+    "CREATE TABLE best AS SELECT n, count(*) AS cluster_size, min({'length': LENGTH, 'number': number}).number AS survivor "
+    "FROM member GROUP BY n",
+    "CREATE TABLE near AS SELECT b.n, cluster_size, survivor, m.id AS near_cluster FROM best b JOIN member m ON m.number = b.n",
+    "CREATE TABLE named AS SELECT n.*, m.id AS stays FROM near n JOIN member m ON m.number = survivor",
+    "CREATE TABLE exact AS SELECT m.number, m.n, x.id AS exact_cluster FROM member m JOIN member x ON x.number = m.e",
+    "CREATE TABLE found AS SELECT number, exact_cluster, near_cluster, cluster_size, stays FROM exact JOIN named USING (n)",
+)
+_NAMED = """
+SELECT id, text_hash, coalesce(exact_cluster, id) AS exact_cluster, coalesce(near_cluster, id) AS near_cluster,
+    coalesce(cluster_size, 1) AS cluster_size, coalesce(stays, id) AS survivor, coalesce(stays, id) <> id AS duplicate
+FROM documents LEFT JOIN found USING (number) ORDER BY number
+"""
+
+
+@contextmanager
+def _clustered(signatures: Signatures, settings: Deduplication, verify: Verify | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database with `documents`, numbered by id, and `labels`: the number, exact cluster e and near cluster n of each that is not a cluster's first."""
+    from midtrain_dagster.deduplicate import kernels
+
     with (
         tempfile.TemporaryDirectory(prefix="midtrain-clusters-") as folder,
         duckdb.connect(str(Path(folder) / "clusters.duckdb")) as db,
     ):
         db.execute(f"SET memory_limit = '{settings.memory}'")
         db.execute(f"SET temp_directory = '{folder}'")
-        _load(db, signatures)
-        exact = _components(_pairs(db, "SELECT exact_hash AS bucket, words, number FROM documents", "bucket, words"))
-        near_edges = _pairs(db, "SELECT unnest(bands) AS bucket, number FROM documents WHERE len(bands) > 0", "bucket")
-        near = _components([*_as_edges(exact), *_confirmed(db, near_edges, settings, verify)])
-        return _named(db, exact, near)
+        total = _load(db, signatures)
+        db.execute("SET preserve_insertion_order = false")  # numbers say the order; keeping it would cost memory
+        parent = _numbers(Path(folder) / "parent", total)
+        for left, right in _exact(db):
+            kernels.unite(parent, left, right)
+        kernels.flatten(parent)
+        exact = _numbers(Path(folder) / "exact", total)
+        exact[:] = parent
+        for left, right in _near(db, settings, verify):
+            kernels.unite(parent, left, right)
+        kernels.flatten(parent)
+        _label(db, exact, parent)
+        yield db
 
 
-def _load(db: duckdb.DuckDBPyConnection, signatures: pl.DataFrame | Sequence[Path]) -> None:
-    """Number the documents by id: a number is smaller exactly when the id is."""
-    columns = ", ".join(name for name in SIGNATURES if name != "characters")
+def _load(db: duckdb.DuckDBPyConnection, signatures: Signatures) -> int:
+    """Number the documents by id: a number is smaller exactly when the id is. Returns how many there are."""
     if isinstance(signatures, pl.DataFrame):
         db.register("given", signatures.select(SIGNATURES.names()).to_arrow())
         source = "given"
+    elif isinstance(signatures, str):
+        source = signatures
     else:
         source = "read_parquet([" + ", ".join("'" + str(path).replace("'", "''") + "'" for path in signatures) + "])"
-    db.execute(f"CREATE TABLE documents AS SELECT row_number() OVER (ORDER BY id) - 1 AS number, {columns} FROM {source}")
-    twice = db.execute("SELECT id FROM documents GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 1").fetchone()
-    if twice:
-        raise MidtrainError(f"deduplicate: the id {twice[0]} occurs more than once; give each document one signature")
-
-
-Edges = tuple[np.ndarray, np.ndarray]
-
-
-def _pairs(db: duckdb.DuckDBPyConnection, select: str, partition: str) -> Iterator[Edges]:
-    """(member, smallest member) of each bucket of two or more, in batches, each pair once."""
-    smallest = f"SELECT number, min(number) OVER (PARTITION BY {partition}) AS least FROM ({select})"
-    cursor = db.cursor().execute(
-        f"SELECT DISTINCT number, least FROM ({smallest}) WHERE number <> least ORDER BY number, least"
+    columns = ", ".join(SIGNATURES.names())
+    db.execute(
+        f"CREATE TABLE documents AS SELECT row_number() OVER () - 1 AS number, * FROM (SELECT {columns} FROM {source} ORDER BY id)"
     )
-    while batch := cursor.fetchmany(BATCH):
-        pairs = np.array(batch, dtype=np.int64)
-        yield pairs[:, 0], pairs[:, 1]
+    twice = db.execute("SELECT a.id FROM documents a JOIN documents b ON b.number = a.number + 1 AND b.id = a.id LIMIT 1")
+    if found := twice.fetchone():
+        raise MidtrainError(f"deduplicate: the id {found[0]} occurs more than once; give each document one signature")
+    return int(db.execute("SELECT count(*) FROM documents").fetchall()[0][0])
 
 
-def _confirmed(
-    db: duckdb.DuckDBPyConnection, edges: Iterator[Edges], settings: Deduplication, verify: Verify | None
-) -> Iterator[Edges]:
-    """The candidate pairs that are duplicates."""
-    for left, right in edges:
-        if verify is not None:
-            pairs = _lookup(db, left, right, "id")
-            keep = verify(pairs.select("id", "other")).to_numpy().astype(bool)
-        elif settings.confirm:
-            pairs = _lookup(db, left, right, "sketch")
-            error = (settings.jaccard * (1 - settings.jaccard) / settings.permutations) ** 0.5
-            keep = similarity(pairs["sketch"], pairs["other"]) >= settings.jaccard - error
-        else:
-            keep = np.ones(len(left), dtype=bool)
-        yield left[keep], right[keep]
+def _numbers(path: Path, total: int) -> np.ndarray:
+    """0, 1, … as an array whose memory is a file."""
+    if not total:
+        return np.zeros(0, np.int64)
+    array = np.asarray(np.memmap(path, dtype=np.int64, mode="w+", shape=(total,)))
+    array[:] = np.arange(total)
+    return array
 
 
-def _lookup(db: duckdb.DuckDBPyConnection, left: np.ndarray, right: np.ndarray, column: str) -> pl.DataFrame:
-    """`column` of both sides of each pair, in the order of the pairs."""
-    pairs = pl.DataFrame({"position": np.arange(len(left)), "a": left, "b": right}).to_arrow()
-    db.register("pairs", pairs)
+def _edges(reader: duckdb.DuckDBPyRelation) -> Iterator[Edges]:
+    for batch in reader.to_arrow_reader(BATCH):
+        yield batch.column(0).to_numpy(), batch.column(1).to_numpy()
+
+
+def _exact(db: duckdb.DuckDBPyConnection) -> Iterator[Edges]:
+    """(member, smallest member) of the documents with equal words."""
+    equal = "SELECT exact_hash, words, min(number) AS least FROM documents GROUP BY ALL HAVING count(*) > 1"
+    yield from _edges(
+        db.sql(f"SELECT number, least FROM documents JOIN ({equal}) USING (exact_hash, words) WHERE number <> least")
+    )
+
+
+def _near(db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify | None) -> Iterator[Edges]:
+    """(member, smallest member) of each bucket, each pair once, those that are duplicates."""
+    db.execute("CREATE TABLE banded AS SELECT unnest(bands) AS bucket, number FROM documents WHERE len(bands) > 0")
+    least = "SELECT bucket, min(number) AS least FROM banded GROUP BY bucket HAVING count(*) > 1"
+    pairs = f"SELECT DISTINCT number, least FROM banded JOIN ({least}) USING (bucket) WHERE number <> least"
+    column = "id" if verify is not None else "sketch"
+    if verify is None and not settings.confirm:
+        yield from _edges(db.sql(pairs))
+        return
+    error = (settings.jaccard * (1 - settings.jaccard) / settings.permutations) ** 0.5
     found = db.sql(
-        f"SELECT x.{column} AS {column}, y.{column} AS other FROM pairs JOIN documents x ON x.number = a "
-        "JOIN documents y ON y.number = b ORDER BY position"
+        f"SELECT p.number, p.least, x.{column} AS {column}, y.{column} AS other FROM ({pairs}) p "
+        "JOIN documents x ON x.number = p.number JOIN documents y ON y.number = p.least"
     )
-    return pl.DataFrame(pl.from_arrow(found.to_arrow_table()))
+    for batch in found.to_arrow_reader(BATCH):
+        frame = pl.DataFrame(pl.from_arrow(batch))
+        if verify is not None:
+            keep = verify(frame.select("id", "other")).to_numpy().astype(bool)
+        else:
+            keep = similarity(frame["sketch"], frame["other"]) >= settings.jaccard - error
+        yield frame["number"].to_numpy()[keep], frame["least"].to_numpy()[keep]
+
+
+def _label(db: duckdb.DuckDBPyConnection, exact: np.ndarray, near: np.ndarray) -> None:
+    """The components as a table, without their first members and without documents that are alone."""
+    db.execute("CREATE TABLE labels (number BIGINT, e BIGINT, n BIGINT)")
+    for start in range(0, len(near), BATCH):
+        of, numbers = slice(start, start + BATCH), np.arange(start, min(start + BATCH, len(near)))
+        part = pl.DataFrame({"number": numbers, "e": exact[of], "n": near[of]}).filter(pl.col("n") != pl.col("number"))
+        db.register("part", part.to_arrow())
+        db.execute("INSERT INTO labels SELECT number, e, n FROM part")
+        db.unregister("part")
 
 
 def similarity(left: pl.Series, right: pl.Series) -> np.ndarray:
@@ -114,41 +185,6 @@ def similarity(left: pl.Series, right: pl.Series) -> np.ndarray:
     a = np.frombuffer(b"".join(left), dtype=np.uint8).reshape(len(left), -1)
     b = np.frombuffer(b"".join(right), dtype=np.uint8).reshape(len(right), -1)
     return ((a == b).mean(axis=1) - 1 / 256) / (1 - 1 / 256)
-
-
-def _components(edges: Any) -> pl.DataFrame:
-    """`number` and `least`, the smallest number of its component, of every document that has an edge."""
-    from midtrain_dagster.deduplicate.kernels import components
-
-    parts = list(edges)
-    left = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
-    right = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)])
-    nodes = np.unique(np.concatenate([left, right]))
-    least = components(np.searchsorted(nodes, left), np.searchsorted(nodes, right), nodes.size)
-    return pl.DataFrame({"number": nodes, "least": nodes[least]}, schema={"number": pl.Int64, "least": pl.Int64})
-
-
-def _as_edges(members: pl.DataFrame) -> Iterator[Edges]:
-    yield members["number"].to_numpy(), members["least"].to_numpy()
-
-
-def _named(db: duckdb.DuckDBPyConnection, exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
-    """Numbers back to ids, with the sizes."""
-    db.register("exact_members", exact.to_arrow())
-    db.register("near_members", near.to_arrow())
-    found = db.sql(
-        """
-        WITH numbered AS (
-            SELECT d.number, d.id, d.text_hash, coalesce(e.least, d.number) AS e, coalesce(n.least, d.number) AS n
-            FROM documents d LEFT JOIN exact_members e USING (number) LEFT JOIN near_members n USING (number)
-        ), sizes AS (SELECT n, count(*) AS cluster_size FROM numbered GROUP BY n)
-        SELECT a.id, a.text_hash, x.id AS exact_cluster, y.id AS near_cluster, cluster_size
-        FROM numbered a JOIN documents x ON x.number = a.e JOIN documents y ON y.number = a.n JOIN sizes s ON s.n = a.n
-        ORDER BY a.number
-        """
-    )
-    frame = pl.DataFrame(pl.from_arrow(found.to_arrow_table()))
-    return frame.cast(CLUSTERS)
 
 
 def survivors(

@@ -1,7 +1,8 @@
-"""The stage over files: signatures batch by batch, then clusters over all of them, old ones included."""
+"""The stage over files: signatures batch by batch, then clusters over all of them, old ones included. Bounded in memory."""
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,47 +10,43 @@ import polars as pl
 
 from midtrain_dagster import files
 from midtrain_dagster.deduplicate.bands import banding
-from midtrain_dagster.deduplicate.cluster import cluster, survivors
+from midtrain_dagster.deduplicate.cluster import SURVIVORS, batches
 from midtrain_dagster.deduplicate.signatures import SIGNATURES, signatures
 from midtrain_dagster.documents import REJECTED_SCHEMA, rejected
+from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.deduplication import Deduplication
+from midtrain_dagster.seen import Seen
 
 
 def run(paths: Iterable[Path], known: Sequence[Path], out: Path, settings: Deduplication, progress: Progress) -> dict[str, Any]:
     """Find duplicates among the documents in `paths` and those whose signatures are in `known`; returns counts and speed."""
     started, cpu, size = time.monotonic(), time.process_time(), 0
     bands = banding(settings)
-    seen = set(pl.scan_parquet(list(known)).select("id").collect()["id"]) if known else set[str]()
-    old = len(seen)
-    with files.ParquetSink(out / "signatures.parquet") as sink, files.ParquetSink(out / "rejected_records.parquet") as lost:
+    with ExitStack() as stack:
+        seen = stack.enter_context(Seen())
+        old = _remember(known, seen)
+        sink = stack.enter_context(files.ParquetSink(out / "signatures.parquet"))
+        lost = stack.enter_context(files.ParquetSink(out / "rejected_records.parquet"))
         sink.write(pl.DataFrame(schema=SIGNATURES))
         lost.write(pl.DataFrame(schema=REJECTED_SCHEMA))
         for batch in files.read(paths):
-            fresh = batch.documents.filter(~pl.col("id").is_in(list(seen)) & pl.col("id").is_first_distinct())
-            again = batch.documents.join(fresh.select("id"), on="id", how="anti")
-            again = pl.concat(
-                [again, batch.documents.filter(~pl.col("id").is_first_distinct()).filter(pl.col("id").is_in(fresh["id"]))]
-            )
+            new = pl.Series([seen.add(identifier) for identifier in batch.documents["id"]], dtype=pl.Boolean)
+            fresh = batch.documents.filter(new)
             lost.write(batch.rejected)
-            lost.write(rejected(_twice(row) for row in again.select("id", "source").iter_rows(named=True)))
-            seen.update(fresh["id"])
+            again = batch.documents.filter(~new).select("id", "source")
+            lost.write(rejected(_twice(row) for row in again.iter_rows(named=True)))
             sink.write(signatures(fresh, settings, progress))
             size += int(fresh["text"].str.len_bytes().sum())
         progress.close()
-    stored = [*known, out / "signatures.parquet"]
-    clusters = survivors(cluster(stored, settings), pl.read_parquet(stored, columns=["id", "characters"]), settings)
-    with files.ParquetSink(out / "clusters.parquet") as sink_clusters:
-        sink_clusters.write(clusters)
+    counts = _clusters([*known, out / "signatures.parquet"], out / "clusters.parquet", settings)
     seconds = time.monotonic() - started
     return {
         "read": sink.rows + lost.rows,
         "kept": sink.rows,
         "rejected": lost.rows,
         "known": old,
-        "exact_duplicates": int((clusters["exact_cluster"] != clusters["id"]).sum()),
-        "near_duplicates": int(clusters["duplicate"].sum()),
-        "clusters": int(clusters.filter(pl.col("cluster_size") > 1)["near_cluster"].n_unique()),
+        **counts,
         "bands": bands.bands,
         "rows": bands.rows,
         "false_negative": round(bands.false_negative, 4),
@@ -60,6 +57,33 @@ def run(paths: Iterable[Path], known: Sequence[Path], out: Path, settings: Dedup
         "megabytes_per_second": round(size / 1e6 / max(seconds, 1e-9), 3),
         "out": str(out),
     }
+
+
+def _remember(known: Sequence[Path], seen: Seen) -> int:
+    """Note the ids of earlier runs, a batch at a time; returns how many."""
+    import pyarrow.parquet
+
+    total = 0
+    for path in known:
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=["id"], batch_size=65_536):
+                    total += seen.update(batch.column(0).to_pylist())
+        except (OSError, ValueError) as error:
+            raise MidtrainError(f"--known {path}: {' '.join(str(error).split())}; give signatures.parquet of a run") from None
+    return total
+
+
+def _clusters(stored: Sequence[Path], out: Path, settings: Deduplication) -> dict[str, int]:
+    exact = near = clusters = 0
+    with files.ParquetSink(out) as sink:
+        sink.write(pl.DataFrame(schema=SURVIVORS))
+        for batch in batches(stored, settings):
+            sink.write(batch)
+            exact += int((batch["exact_cluster"] != batch["id"]).sum())
+            near += int(batch["duplicate"].sum())
+            clusters += len(batch.filter((pl.col("cluster_size") > 1) & (pl.col("near_cluster") == pl.col("id"))))
+    return {"exact_duplicates": exact, "near_duplicates": near, "clusters": clusters}
 
 
 def _twice(row: dict[str, Any]) -> dict[str, str]:

@@ -133,9 +133,8 @@ def signatures(data, offsets, ngram, minimum_words, bands, rows, flips, factors,
 
 
 @njit(nogil=True, cache=True)
-def components(left, right, size):
-    """(size,) the smallest node that each node is connected with, by union-find over the edges (left[i], right[i])."""
-    parent = np.arange(size)
+def unite(parent, left, right):
+    """Join the trees of both ends of each edge; a root is the smallest node of its tree."""
     for e in range(left.size):
         a, b = left[e], right[e]
         while parent[a] != a:
@@ -148,9 +147,18 @@ def components(left, right, size):
             parent[b] = a
         elif b < a:
             parent[a] = b
-    for node in range(size):
-        root = node
-        while parent[root] != root:
-            root = parent[root]
-        parent[node] = root
+
+
+@njit(nogil=True, cache=True)
+def flatten(parent):
+    """Point every node at its root. A parent is never larger than its node, so one pass upwards does it."""
+    for node in range(parent.size):
+        parent[node] = parent[parent[node]]
+
+
+def components(left, right, size):
+    """(size,) the smallest node that each node is connected with, by union-find over the edges (left[i], right[i])."""
+    parent = np.arange(size)
+    unite(parent, left, right)
+    flatten(parent)
     return parent

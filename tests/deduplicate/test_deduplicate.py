@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -181,3 +183,47 @@ def test_the_command_works_in_increments(tmp_path):
     new = run("new", everything[1::2], "--known", str(tmp_path / "old/signatures.parquet"))
     assert new["known"] == 40
     assert pl.read_parquet(tmp_path / "new/clusters.parquet").equals(pl.read_parquet(tmp_path / "whole/clusters.parquet"))
+
+
+MEASURE = """
+import json, random, resource, sys
+from pathlib import Path
+import polars as pl
+from midtrain_dagster import files
+from midtrain_dagster.deduplicate.command import run
+from midtrain_dagster.progress import Progress
+from midtrain_dagster.project.deduplication import Deduplication
+
+files.BATCH_BYTES = 1 << 20
+root = Path(sys.argv[1])
+
+def row(number):  # every fourth repeats the one before it, but for a word
+    own = random.Random(number - 1 if number % 4 == 1 else number)
+    return f"{number:08}", " ".join(f"{own.getrandbits(20):x}" for _ in range(40)) + " end" * (number % 4 == 1)
+
+def write(name, count):
+    with files.ParquetSink(root / name) as sink:
+        for start in range(0, count, 4000):
+            sink.write(pl.DataFrame([row(n) for n in range(start, start + 4000)], schema=["id", "text"], orient="row"))
+
+def peak(name):
+    quiet = Progress(lambda *_: None, "deduplicate", "documents", None, interval=1e9)
+    counts = run([root / name], [], root / "out" / name, Deduplication(memory="64MB"), quiet)
+    return counts["kept"], counts["near_duplicates"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+write("one", 16_000)
+write("eight", 128_000)
+for name in ("one", "eight"):
+    (root / name).rename(root / f"{name}.parquet")
+print(json.dumps([peak("one.parquet"), peak("eight.parquet")]))
+"""
+
+
+def test_peak_memory_is_flat_from_one_to_eight_times_the_data(tmp_path):
+    """What is not spilled grows with the data: with room for all of it, the same eight-fold takes some 200 MiB more."""
+    answer = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True, timeout=300
+    )
+    (rows, near, one), (many, more, eight) = json.loads(answer.stdout.splitlines()[-1])
+    assert (rows, near, many, more) == (16_000, 4000, 128_000, 32_000)
+    assert eight - one < 80, f"{one:.0f} MiB for {rows} documents, {eight:.0f} MiB for {many}"
