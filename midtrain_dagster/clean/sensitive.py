@@ -17,11 +17,15 @@ SPANS = pl.Schema({"id": pl.String, "text_hash": pl.String, "kind": pl.String, "
 
 
 class Detector(NamedTuple):
-    """`hint` is a Rust pattern any text must match first; `pattern` (its group "it" where it has one) and `valid` decide."""
+    """`hint` is a Rust pattern any text must match first; `pattern` (its group "it" where it has one) and `valid` decide.
+
+    `lines`: nothing of this kind goes over the end of a line, so that only lines which the hint matches are read.
+    """
 
     hint: str
     pattern: re.Pattern[str]
     valid: Callable[[str], bool]
+    lines: bool = True
 
 
 def luhn(number: str) -> bool:
@@ -65,9 +69,11 @@ def _always(text: str) -> bool:
 _KEYS = (
     r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,}|glpat-[A-Za-z0-9_-]{20,}|xox[baprs]-[A-Za-z0-9-]{10,}"
     r"|sk-[A-Za-z0-9_-]{20,}|AIza[0-9A-Za-z_-]{35}|hf_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{50,}|npm_[A-Za-z0-9]{36}"
+    r"|[sr]k_live_[A-Za-z0-9]{16,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{32,}|dckr_pat_[A-Za-z0-9_-]{20,}|ya29\.[A-Za-z0-9_-]{30,}"
+    r"|hooks\.slack\.com/services/T[A-Za-z0-9]{6,}/B[A-Za-z0-9]{6,}/[A-Za-z0-9]{16,}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
 )
-_ASSIGNED = r"(?i:password|passwd|secret|api_?key|access_?key|auth_?token|access_?token|private_?key)[\"']?\s{0,3}(?:=|:|=>)\s{0,3}[\"']"
+_ASSIGNED = r"(?i:password|passwd|passphrase|secret|token|api_?key|access_?key|private_?key)[\"']?[ \t]{0,3}(?:=|:|=>)[ \t]{0,3}[\"']"
 
 DETECTORS: dict[Kind, tuple[Detector, ...]] = {
     "email": (
@@ -121,13 +127,26 @@ DETECTORS: dict[Kind, tuple[Detector, ...]] = {
         Detector(
             r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY",
             re.compile(
-                r"-----BEGIN (?:[A-Z]{1,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----[^-]{64,20000}-----END (?:[A-Z]{1,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
+                r"-----BEGIN (?:[A-Z]{1,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----(?:(?!-----)[\s\S]){64,20000}-----END (?:[A-Z]{1,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
             ),
             _always,
+            lines=False,
         ),
         Detector(
             rf"{_ASSIGNED}[^\s\"']{{8}}",
             re.compile(rf"{_ASSIGNED}(?P<it>[^\s\"'<>{{}}$]{{8,200}})[\"']"),
+            secret,
+        ),
+        Detector(  # a line of an environment file
+            r"(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_?KEY)[A-Z0-9_]{0,20}[ \t]?=[ \t]?[A-Za-z0-9+/_.=-]{12}",
+            re.compile(
+                r"(?<![A-Za-z0-9])[A-Z0-9_]{0,40}(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|ACCESS_?KEY)[A-Z0-9_]{0,20}[ \t]?=[ \t]?(?P<it>[A-Za-z0-9+/_.=-]{12,200})(?![^\s])"
+            ),
+            secret,
+        ),
+        Detector(  # the password in an address
+            r"[a-z]://[^\s/:@]{1,64}:[^\s/:@]{6,64}@[A-Za-z0-9]",
+            re.compile(r"(?<![\w])[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,64}:(?P<it>[^\s/:@<>{}$]{6,64})@[A-Za-z0-9]"),
             secret,
         ),
     ),
@@ -137,30 +156,50 @@ DETECTORS: dict[Kind, tuple[Detector, ...]] = {
 def find_spans(text: str, kind: Kind) -> Iterator[tuple[int, int]]:
     """(start, end) of each `kind` in one text, in characters."""
     for detector in DETECTORS[kind]:
-        for match in detector.pattern.finditer(text):
-            group = "it" if "it" in detector.pattern.groupindex else 0
-            if detector.valid(match.group(group)):
-                yield match.span(group)
+        for _, start, end in _found(pl.Series([text]), detector):
+            yield start, end
 
 
 def spans(documents: pl.DataFrame, kinds: Sequence[Kind]) -> pl.DataFrame:
     """SPANS of documents (`id`, `text`, `text_hash`), in document order and by start; where two overlap, the first of `kinds` stays."""
-    rows: list[tuple[str, str, str, int, int]] = []
     texts = documents["text"].fill_null("")
-    hits: dict[int, list[Kind]] = {}
+    hits: dict[int, list[tuple[int, int, str]]] = {}
     for kind in kinds:
-        hint = "|".join(f"(?:{detector.hint})" for detector in DETECTORS[kind])
-        for position in texts.str.contains(hint).arg_true():
-            hits.setdefault(position, []).append(kind)
-    for position in sorted(hits):
-        text, found = texts[position], list[tuple[int, int, str]]()
-        for kind in hits[position]:
-            for start, end in find_spans(text, kind):
-                if all(end <= a or start >= b for a, b, _ in found):
-                    found.append((start, end, kind))
-        key = documents["id"][position], documents["text_hash"][position]
-        rows += [(*key, kind, start, end) for start, end, kind in sorted(found)]
+        for detector in DETECTORS[kind]:
+            for position, start, end in _found(texts, detector):
+                met = hits.setdefault(position, [])
+                if all(end <= a or start >= b for a, b, _ in met):
+                    met.append((start, end, kind))
+    keys = documents.select("id", "text_hash")
+    rows = [
+        (*keys.row(position), kind, start, end) for position in sorted(hits) for start, end, kind in sorted(hits[position])
+    ]
     return pl.DataFrame(rows, schema=SPANS, orient="row")
+
+
+def _found(texts: pl.Series, detector: Detector) -> Iterator[tuple[int, int, int]]:
+    """(position of the text, start, end) of what one detector finds; it reads only the lines that its hint matches."""
+    where = texts.str.contains(detector.hint).arg_true()
+    if where.is_empty():
+        return
+    chosen = pl.DataFrame({"position": where, "text": texts.gather(where)})
+    if detector.lines:
+        pieces = chosen.with_columns(pl.col("text").str.split("\n")).explode("text")
+        length = pl.col("text").str.len_chars().cast(pl.Int64) + 1
+        pieces = pieces.with_columns(before=length.cum_sum().over("position") - length)
+        pieces = pieces.filter(pl.col("text").str.contains(detector.hint))
+    else:
+        pieces = chosen.with_columns(before=pl.lit(0, dtype=pl.Int64))
+    for position, text, before in pieces.select("position", "text", "before").iter_rows():
+        for start, end in _matches(text, detector):
+            yield position, before + start, before + end
+
+
+def _matches(text: str, detector: Detector) -> Iterator[tuple[int, int]]:
+    group = "it" if "it" in detector.pattern.groupindex else 0
+    for match in detector.pattern.finditer(text):
+        if detector.valid(match.group(group)):
+            yield match.span(group)
 
 
 def mask(text: str, found: Sequence[tuple[str, int, int]]) -> str:

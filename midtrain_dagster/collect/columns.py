@@ -36,33 +36,59 @@ def rights(source: Jsonl | Parquet | Arrow) -> str | None:
     return source.license or (corpora().get(source.preset, {}).get("license") if source.preset else None)
 
 
+COMMON: dict[str, tuple[str, ...]] = {  # what data sets call these columns, the usual name first
+    "text": ("text", "content", "raw_content", "markdown", "body", "article", "document", "passage", "code"),
+    "id": ("id", "doc_id", "document_id", "uuid", "_id"),
+    "url": ("url", "source_url", "link", "meta.url", "metadata.url"),
+    "license": ("license", "licence", "meta.license", "metadata.license"),
+    "language": ("language", "lang", "meta.language", "metadata.language"),
+    "created": ("created", "timestamp", "date", "created_at", "published", "publish_date"),
+}
+
+
+def names(columns: Columns) -> dict[str, tuple[str, ...]]:
+    """The keys to look for, field by field: the one that was set, else the common ones."""
+    chosen = {field: getattr(columns, field) for field in columns.model_fields_set}
+    return {field: ((chosen[field],) if chosen[field] else ()) if field in chosen else keys for field, keys in COMMON.items()}
+
+
 def documents(rows: Iterator[Row | Rejected], columns: Columns, license: str | None = None) -> Items:
     """Each row as a record. Its name inside the source is its own id, else its file and line. `license`: where it names none."""
-    used = {value for value in columns.model_dump().values() if value}
+    keys = names(columns)
     for row in rows:
         if isinstance(row, Rejected):
             yield row
             continue
-        text = value_at(row.values, columns.text)
-        if not isinstance(text, str):
-            yield Rejected(
-                row.location, "no text", f"no string at {columns.text}; keys: {', '.join(map(str, row.values))}"[:300]
-            )
+        used, text = _first(row.values, keys["text"], str)
+        if text is None:
+            said = f"no string at {' or '.join(keys['text'])}; keys: {', '.join(map(str, row.values))}"
+            yield Rejected(row.location, "no text", said[:300])
             continue
-        own = value_at(row.values, columns.id)
-        url, named = value_at(row.values, columns.url), value_at(row.values, columns.license)
+        found = {field: _first(row.values, keys[field], object) for field in keys if field != "text"}
+        own, named = found["id"][1], found["license"][1]
         if isinstance(named, list):  # the Stack names all licences found in a repository
             named = " AND ".join(sorted({name for name in named if isinstance(name, str)}))
+        url = found["url"][1]
+        spent = {used, *(key for key, _ in found.values())}
         yield Record(
             str(own) if isinstance(own, str | int) and own != "" else row.location,
             text,
             row.location,
             url=url if isinstance(url, str) else None,
             license=named if isinstance(named, str) and named else license,
-            language=language_code(value_at(row.values, columns.language)),
-            created=instant(value_at(row.values, columns.created)),
-            metadata={key: value for key, value in row.values.items() if key not in used},
+            language=language_code(found["language"][1]),
+            created=instant(found["created"][1]),
+            metadata={key: value for key, value in row.values.items() if key not in spent},
         )
+
+
+def _first(values: Mapping[str, Any], keys: tuple[str, ...], kind: type) -> tuple[str | None, Any]:
+    """The first of the keys with a value of that kind, and the value; (None, None) where there is none."""
+    for key in keys:
+        value = value_at(values, key)
+        if value is not None and isinstance(value, kind):
+            return key, value
+    return None, None
 
 
 def value_at(values: Mapping[str, Any], key: str | None) -> Any:

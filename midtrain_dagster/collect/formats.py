@@ -35,7 +35,9 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "jsonl": rows.JSON_SUFFIXES,
     "parquet": rows.PARQUET_SUFFIXES,
     "arrow": rows.ARROW_SUFFIXES,
+    "huggingface": rows.JSON_SUFFIXES + rows.PARQUET_SUFFIXES + rows.ARROW_SUFFIXES,
     "text": text.SUFFIXES,
+    "books": (*text.SUFFIXES, ".epub", ".pdf"),
     "wikipedia": wikipedia.SUFFIXES,
     "stackexchange": stackexchange.SUFFIXES,
     "instruction": rows.JSON_SUFFIXES + rows.PARQUET_SUFFIXES + rows.ARROW_SUFFIXES,
@@ -44,6 +46,9 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "epub": (".epub",),
     "pdf": (".pdf",),
 }
+
+
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of a data set; no records
 
 
 def paths(source: Source, root: Path) -> list[Path]:
@@ -58,7 +63,10 @@ def paths(source: Source, root: Path) -> list[Path]:
         return sorted(places.directory(source.location, root).glob("*.dist-info/METADATA"))
     if isinstance(source, Crawl) or source.location.startswith(("http://", "https://")):
         return []
-    return places.files(source.location, root, SUFFIXES[source.kind])
+    found = places.files(source.location, root, SUFFIXES[source.kind])
+    if source.kind == "huggingface" and len(found) > 1:
+        return [path for path in found if path.name not in DESCRIPTIONS]
+    return found
 
 
 def read(source: Source, root: Path, workers: int = 1) -> Items:
@@ -124,6 +132,17 @@ def _table(source: Any) -> Callable[[Path, str], Items]:
     return lambda path, name: columns.documents(rows.read(path, name, source.max_record_bytes), mapping, rights)
 
 
+def _books(source: Any) -> Callable[[Path, str], Items]:
+    def read(path: Path, name: str) -> Items:
+        if path.name.lower().endswith(".epub"):
+            return books.epub(path, name, source.max_record_bytes)
+        if path.name.lower().endswith(".pdf"):
+            return books.pdf(path, name, source.max_record_bytes, source.max_pages)
+        return text.read([(path, name)], source.max_record_bytes, source.encoding)
+
+    return read
+
+
 def _instruction(source: Any) -> Callable[[Path, str], Items]:
     return lambda path, name: instruction.documents(rows.read(path, name, source.max_record_bytes))
 
@@ -153,6 +172,8 @@ FILES: dict[str, Callable[[Any], Callable[[Path, str], Items]]] = {
     "jsonl": _table,
     "parquet": _table,
     "arrow": _table,
+    "huggingface": _table,
+    "books": _books,
     "instruction": _instruction,
     "wikipedia": _wikipedia,
     "stackexchange": _stackexchange,

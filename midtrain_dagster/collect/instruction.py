@@ -1,20 +1,24 @@
 """Human-annotated records to one form: turns of `role: text`, whatever layout they come in."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from midtrain_dagster.collect.records import Items, Record, Rejected
 from midtrain_dagster.collect.rows import Row
 
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "system": "system",
-    "tool": "tool",
-}
+ROLES = {  # as the data sets write them, in lower case
+    "human": "user", "user": "user", "prompter": "user", "instruction": "user",
+    "gpt": "assistant", "assistant": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "bing": "assistant",
+    "system": "system", "developer": "system",
+    "tool": "tool", "function": "tool", "observation": "tool", "function_call": "assistant",
+}  # fmt: skip
+MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chosen")
+QUESTIONS = ("instruction", "prompt", "question", "query", "inputs")
+ANSWERS = ("output", "chosen", "response", "completion", "answer", "targets")
+INPUTS = ("input", "context")  # Alpaca, Dolly
+SYSTEM = ("system", "system_prompt")
+MARKED = re.compile(r"\s*\b(Human|Assistant): ?")  # HH-RLHF (arXiv:2204.05862) writes a whole conversation as one string
 Turns = list[tuple[str, str]]
 
 
@@ -40,18 +44,39 @@ def documents(rows: Iterator[Row | Rejected]) -> Items:
 
 def turns(values: Mapping[str, Any]) -> Turns:
     """The turns of a record as (role, text): messages, ShareGPT, preference, Alpaca or prompt and answer; none if it is no such record."""
-    for key in ("messages", "conversations", "conversation", "chosen"):
+    for key in MESSAGES:
         if isinstance(values.get(key), list):
-            return _messages(values[key])
-    question = values.get("instruction") or values.get("prompt") or values.get("question")
-    answer = next(
-        (values[key] for key in ("output", "chosen", "response", "completion", "answer") if isinstance(values.get(key), str)),
-        None,
-    )
-    if not isinstance(question, str) or not answer:
+            before = values.get("prompt")
+            opening = _messages(before) if isinstance(before, list) else []
+            found = _messages(values[key])
+            if isinstance(before, str) and found and found[0][0] == "assistant":
+                opening = [("user", before)]
+            return _with_system(values, [*opening, *found]) if found else []
+    question, answer = _string(values, QUESTIONS), _string(values, ANSWERS)
+    if question is None and isinstance(values.get("chosen"), str):
+        return _marked(values["chosen"])
+    if question is None or answer is None:
         return []
-    more = values.get("input")
-    return [("user", f"{question}\n\n{more}" if isinstance(more, str) and more.strip() else question), ("assistant", answer)]
+    more = _string(values, INPUTS)
+    return _with_system(values, [("user", f"{question}\n\n{more}" if more else question), ("assistant", answer)])
+
+
+def _string(values: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+    """The first of the keys that holds text."""
+    return next((values[key] for key in keys if isinstance(values.get(key), str) and values[key].strip()), None)
+
+
+def _with_system(values: Mapping[str, Any], found: Turns) -> Turns:
+    system = _string(values, SYSTEM)
+    return [("system", system), *found] if system and found and found[0][0] != "system" else found
+
+
+def _marked(text: str) -> Turns:
+    """`Human: … Assistant: …` as turns."""
+    parts = MARKED.split(text)
+    if parts[0].strip() or len(parts) < 5:
+        return []
+    return [(ROLES[who.lower()], said.strip()) for who, said in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def _messages(messages: list[Any]) -> Turns:
@@ -59,9 +84,12 @@ def _messages(messages: list[Any]) -> Turns:
     for message in messages:
         if not isinstance(message, Mapping):
             return []
-        role = ROLES.get(str(message.get("role") or message.get("from")))
-        text = message.get("content") or message.get("value")
+        role = ROLES.get(str(message.get("role") or message.get("from") or message.get("speaker")).lower())
+        text = next((message[key] for key in ("content", "value", "text") if message.get(key) is not None), "")
+        if isinstance(text, list):  # parts, as multimodal messages have them: the text of them
+            text = "\n".join(str(part.get("text")) for part in text if isinstance(part, Mapping) and part.get("text"))
         if role is None or not isinstance(text, str):
             return []
-        found.append((role, text))
+        if text.strip():  # a call of a tool has no text of its own
+            found.append((role, text))
     return found

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command("collect")
     def collect(
-        kind: str = typer.Argument(help="Format: warc, wet, jsonl, parquet, text, code, crawl, common_crawl, …"),
+        kind: str = typer.Argument(
+            help="Format (warc, wet, jsonl, parquet, wikipedia, stackexchange, books, code, crawl, …) or corpus (c4, pile, redstone, megamath, …)."
+        ),
         location: str = typer.Argument(help="File, directory, glob or URL."),
         *,
         out: Annotated[Path, typer.Option("--out", help="Directory for documents.parquet and rejected_records.parquet.")],
@@ -35,8 +37,11 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Collect documents from files of one format, a website or an index of Common Crawl."""
+        from midtrain_dagster.collect.columns import corpora
+        from midtrain_dagster.project.kinds import implied
+
         settings = {
-            "kind": kind,
+            **implied(kind, location, frozenset(corpora())),
             "name": name,
             "location": location,
             "domain": domain,

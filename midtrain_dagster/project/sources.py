@@ -28,9 +28,12 @@ class AnySource(Settings):
 
 
 class Columns(Settings):
-    """Which key of a record means what; a dot goes into nested records (`meta.url`). Keys named nowhere go to `metadata`."""
+    """Which key of a record means what; a dot goes into nested records (`meta.url`). Keys named nowhere go to `metadata`.
 
-    text: str = Field("text", description="The text; a record without it is rejected.")
+    A column that is not set here is looked for under the names that are common for it (`collect.columns.COMMON`).
+    """
+
+    text: str = Field("text", description="The text; a record without it is rejected. Where none is named: text, content, …")
     id: str | None = Field("id", description="The record's own id; where it has none, file and line take its place.")
     url: str | None = Field("url", description="The web address.")
     license: str | None = Field("license", description="The record's licence.")
@@ -119,6 +122,12 @@ class Arrow(Jsonl):
     kind: Literal["arrow"] = "arrow"  # type: ignore[assignment]
 
 
+class HuggingFace(Jsonl):
+    """A data set as Hugging Face lays it out: a file or a directory of JSONL, Parquet or Arrow files, also from `save_to_disk`."""
+
+    kind: Literal["huggingface"] = "huggingface"  # type: ignore[assignment]
+
+
 class Text(AnySource):
     """Books and other plain text, one document a file; headers and footers of Project Gutenberg are cut."""
 
@@ -142,6 +151,16 @@ class Pdf(AnySource):
     domain: str = Field("prose", min_length=1, description="Subject that shares and scores are counted by.")
     max_record_bytes: int = Field(64 << 20, ge=1024, description="Largest file, and largest text taken from one.")
     max_pages: int = Field(5000, ge=1, description="Most pages of one file.")
+
+
+class Books(AnySource):
+    """Books of any form, one document a book: plain text, EPUB, PDF with a text layer, as the names of the files say."""
+
+    kind: Literal["books"] = "books"
+    domain: str = Field("prose", min_length=1, description="Subject that shares and scores are counted by.")
+    max_record_bytes: int = Field(64 << 20, ge=1024, description="Largest book, decompressed.")
+    max_pages: int = Field(5000, ge=1, description="Most pages of a PDF.")
+    encoding: str | None = Field(None, description="Character set of plain text that is not UTF-8 and does not declare one.")
 
 
 class Code(AnySource):
@@ -236,7 +255,9 @@ Files = (
     | Jsonl
     | Parquet
     | Arrow
+    | HuggingFace
     | Text
+    | Books
     | Epub
     | Pdf
     | Wikipedia
@@ -246,8 +267,8 @@ Files = (
 Source = Annotated[Files | Code | Docstrings | PackageMetadata, Field(discriminator="kind")]
 
 KINDS = (
-    "warc", "common_crawl", "crawl", "multimodal", "wet", "jsonl", "parquet", "arrow", "text", "epub", "pdf", "code", "wikipedia", "stackexchange", "instruction", "docstrings",
-    "package_metadata",
+    "warc", "wet", "common_crawl", "crawl", "wikipedia", "stackexchange", "jsonl", "parquet", "arrow", "huggingface", "text", "books",
+    "epub", "pdf", "code", "instruction", "multimodal", "docstrings", "package_metadata",
 )  # fmt: skip
 
 
