@@ -4,13 +4,16 @@ JSONL (plain, .gz, .zst) or Parquet with at least `id` and `text` in; Parquet ou
 reject, never a crash and never a silent loss.
 """
 
+import bz2
 import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import polars as pl
 
@@ -18,7 +21,9 @@ from midtrain_dagster.documents import SCHEMA, Batch, documents, rejected
 from midtrain_dagster.errors import MidtrainError
 
 BATCH_BYTES = 64 << 20
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst", ".parquet")
+BATCH_ROWS = 10_000
+LONGEST = 64 << 20  # bytes of a line, decompressed
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.zst", ".json", ".json.gz", ".json.zst", ".ndjson", ".parquet")
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -58,44 +63,85 @@ def _batches(path: Path, rows: Iterator[tuple[str, Any]], batch_bytes: int) -> I
         problem = _problem(row)
         if problem:
             lost.append({"source": path.name, "location": location, "reason": problem[0], "detail": problem[1]})
-            continue
-        kept.append(_document(row, path))
-        size += len(row["text"])
-        if size >= batch_bytes:
+        else:
+            kept.append(_document(row, path))
+            size += len(row["text"])
+        if size >= batch_bytes or len(kept) + len(lost) >= BATCH_ROWS:
             yield Batch(documents(kept), rejected(lost))
             kept, lost, size = [], [], 0
     if kept or lost:
         yield Batch(documents(kept), rejected(lost))
 
 
+class _Broken(NamedTuple):
+    """What stands in the place of a record that could not be read."""
+
+    reason: str
+    detail: str
+
+
+def _broken(reason: str, error: BaseException | str) -> _Broken:
+    return _Broken(reason, " ".join(str(error).split())[:200])
+
+
 def _problem(row: Any) -> tuple[str, str] | None:
-    if isinstance(row, ValueError | EOFError | OSError):
-        return ("not JSON" if isinstance(row, ValueError) else "truncated file"), " ".join(str(row).split())[:200]
+    if isinstance(row, _Broken):
+        return row
     if not isinstance(row, dict):
         return "not a record", f"a JSON {type(row).__name__}"
     for name in ("id", "text"):
         if not isinstance(row.get(name), str if name == "text" else str | int):
-            return f"no {name}", f"keys: {', '.join(map(str, row))[:150]}"
+            return f"no {name}", _utf8(f"keys: {', '.join(map(str, row))[:150]}")
+    try:
+        f"{row['id']}{row['text']}".encode()
+    except UnicodeEncodeError as error:
+        return "invalid Unicode", f"lone surrogate at character {error.start}"
     return None
+
+
+def _utf8(text: str) -> str:
+    """The text, with what is no Unicode replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _document(row: dict[str, Any], path: Path) -> dict[str, Any]:
     known = {k: v for k, v in row.items() if k in SCHEMA and k not in ("text_hash", "created", "collected")}
     rest = {k: v for k, v in row.items() if k not in SCHEMA}
-    for name in ("url", "license", "language", "domain", "format", "generator"):
-        if known.get(name) is not None and not isinstance(known[name], str):
-            known[name] = json.dumps(known[name])
-    if rest or isinstance(known.get("metadata"), dict):
-        own = known.get("metadata")
+    for name in ("created", "collected"):
+        known[name] = _moment(row.get(name))
+        if known[name] is None and row.get(name) is not None:
+            rest[name] = row[name]
+    for name in ("source", "url", "license", "language", "domain", "format", "generator"):
+        if known.get(name) is not None:
+            known[name] = _utf8(known[name] if isinstance(known[name], str) else json.dumps(known[name], default=str))
+    own = known.get("metadata")
+    if rest or (own is not None and not isinstance(own, str)):
         own = own if isinstance(own, dict) else {"metadata": own} if own else {}
         known["metadata"] = json.dumps({**own, **rest}, ensure_ascii=False, default=str)
+    if known.get("metadata"):
+        known["metadata"] = _utf8(known["metadata"])
+    parents = known.get("parent_ids")
+    known["parent_ids"] = [str(parent) for parent in parents] if isinstance(parents, list) else []
     return {**known, "id": str(row["id"]), "source": known.get("source") or path.name}
 
 
+def _moment(value: Any) -> datetime | None:
+    """A moment from Parquet or ISO 8601; None for anything else."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    if not isinstance(found, datetime):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading, decompressed as its name says (.gz, .zst)."""
+    """Open a file for reading, decompressed as its name says (.gz, .bz2, .zst)."""
     if path.name.endswith(".gz"):
         return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.name.endswith(".bz2"):
+        return bz2.open(path, "rb")  # type: ignore[return-value]
     if path.name.endswith(".zst"):
         import zstandard
 
@@ -104,18 +150,47 @@ def open_binary(path: Path) -> BinaryIO:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """JSON Lines, or one JSON array of at most LONGEST bytes."""
     number = 0
     try:
+        if path.stat().st_size == 0:
+            yield str(path), _broken("empty file", "no bytes")
+            return
         with open_binary(path) as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield f"{path}:{number}", json.loads(line)
-                except ValueError as error:
-                    yield f"{path}:{number}", error
-    except (EOFError, OSError, _zstd_error()) as error:
-        yield f"{path}:{number + 1}", EOFError(str(error))
+            while line := file.readline(LONGEST + 1):
+                number += 1
+                if len(line) > LONGEST:
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(1 << 20)
+                    yield f"{path}:{number}", _broken("record too large", f"a line of more than {LONGEST} bytes")
+                elif number == 1 and line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                    yield from _array(path, line, file)
+                    return
+                elif line.strip():
+                    yield f"{path}:{number}", _value(line)
+    except (EOFError, OSError, zlib.error, _zstd_error()) as error:
+        yield f"{path}:{number + 1}", _broken("truncated file", error)
+
+
+def _value(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return _broken("invalid UTF-8", error)
+    except (ValueError, RecursionError) as error:
+        return _broken("not JSON", error)
+
+
+def _array(path: Path, line: bytes, file: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """The records of a file that is one array, or lines that only look like one."""
+    whole = line + file.read(LONGEST + 1 - len(line))
+    found = _value(whole) if len(whole) <= LONGEST else _broken("record too large", f"an array of more than {LONGEST} bytes")
+    if isinstance(found, list):
+        yield from ((f"{path}:{number}", value) for number, value in enumerate(found, start=1))
+    elif isinstance(found, _Broken) and len(whole) <= LONGEST:
+        yield from ((f"{path}:{number}", _value(row)) for number, row in enumerate(whole.splitlines(), start=1) if row.strip())
+    else:
+        yield str(path), found
 
 
 def _zstd_error() -> type[Exception]:
@@ -125,18 +200,18 @@ def _zstd_error() -> type[Exception]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
     import pyarrow.parquet
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        yield str(path), OSError(str(error))
-        return
     number = 0
-    for batch in file.iter_batches(batch_size=4096):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}:{number}", row
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", row
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        yield f"{path}:{number + 1}", _broken("unreadable file", error)
 
 
 class ParquetSink:

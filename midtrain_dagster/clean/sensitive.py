@@ -73,7 +73,9 @@ _KEYS = (
     r"|hooks\.slack\.com/services/T[A-Za-z0-9]{6,}/B[A-Za-z0-9]{6,}/[A-Za-z0-9]{16,}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
 )
-_ASSIGNED = r"(?i:password|passwd|passphrase|secret|token|api_?key|access_?key|private_?key)[\"']?[ \t]{0,3}(?:=|:|=>)[ \t]{0,3}[\"']"
+_ASSIGNED = (
+    r"(?i:password|passwd|passphrase|secret|token|api_?key|access_?key|private_?key)[\"']?[ \t]{0,3}(?:=|:|=>)[ \t]{0,3}[\"']"
+)
 
 DETECTORS: dict[Kind, tuple[Detector, ...]] = {
     "email": (
@@ -171,9 +173,7 @@ def spans(documents: pl.DataFrame, kinds: Sequence[Kind]) -> pl.DataFrame:
                 if all(end <= a or start >= b for a, b, _ in met):
                     met.append((start, end, kind))
     keys = documents.select("id", "text_hash")
-    rows = [
-        (*keys.row(position), kind, start, end) for position in sorted(hits) for start, end, kind in sorted(hits[position])
-    ]
+    rows = [(*keys.row(position), kind, start, end) for position in sorted(hits) for start, end, kind in sorted(hits[position])]
     return pl.DataFrame(rows, schema=SPANS, orient="row")
 
 

@@ -1,6 +1,7 @@
 """The stage over files: signatures batch by batch, then clusters over all of them, old ones included. Bounded in memory."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from midtrain_dagster.seen import Seen
 def run(paths: Iterable[Path], known: Sequence[Path], out: Path, settings: Deduplication, progress: Progress) -> dict[str, Any]:
     """Find duplicates among the documents in `paths` and those whose signatures are in `known`; returns counts and speed."""
     started, cpu, size = time.monotonic(), time.process_time(), 0
-    bands = banding(settings)
+    bands, reasons = banding(settings), Counter[str]()
     with ExitStack() as stack:
         seen = stack.enter_context(Seen())
         old = _remember(known, seen)
@@ -33,9 +34,10 @@ def run(paths: Iterable[Path], known: Sequence[Path], out: Path, settings: Dedup
         for batch in files.read(paths):
             new = pl.Series([seen.add(identifier) for identifier in batch.documents["id"]], dtype=pl.Boolean)
             fresh = batch.documents.filter(new)
-            lost.write(batch.rejected)
             again = batch.documents.filter(~new).select("id", "source")
-            lost.write(rejected(_twice(row) for row in again.iter_rows(named=True)))
+            rejects = pl.concat([batch.rejected, rejected(_twice(row) for row in again.iter_rows(named=True))])
+            lost.write(rejects)
+            reasons.update(rejects["reason"].to_list())
             sink.write(signatures(fresh, settings, progress))
             size += int(fresh["text"].str.len_bytes().sum())
         progress.close()
@@ -45,6 +47,7 @@ def run(paths: Iterable[Path], known: Sequence[Path], out: Path, settings: Dedup
         "read": sink.rows + lost.rows,
         "kept": sink.rows,
         "rejected": lost.rows,
+        "rejected_by_reason": dict(sorted(reasons.items())),
         "known": old,
         **counts,
         "bands": bands.bands,
