@@ -27,7 +27,17 @@ from midtrain_dagster.collect import (
 from midtrain_dagster.collect.network import Network
 from midtrain_dagster.collect.parallel import ordered_map
 from midtrain_dagster.collect.records import Items, Record, Rejected
-from midtrain_dagster.project.sources import Code, CommonCrawl, Crawl, Docstrings, PackageMetadata, Source, Text, Warc
+from midtrain_dagster.project.sources import (
+    Code,
+    CommonCrawl,
+    Crawl,
+    Docstrings,
+    HuggingFace,
+    PackageMetadata,
+    Source,
+    Text,
+    Warc,
+)
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "warc": warc.SUFFIXES,
@@ -64,7 +74,7 @@ def paths(source: Source, root: Path) -> list[Path]:
     if isinstance(source, Crawl) or source.location.startswith(("http://", "https://")):
         return []
     found = places.files(source.location, root, SUFFIXES[source.kind])
-    if source.kind == "huggingface" and len(found) > 1:
+    if isinstance(source, HuggingFace) and len(found) > 1:
         return [path for path in found if path.name not in DESCRIPTIONS]
     return found
 

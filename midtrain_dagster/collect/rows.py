@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from midtrain_dagster.collect.records import Rejected, because
-from midtrain_dagster.collect.streams import CHUNK, damaged, lines, losses, opened
+from midtrain_dagster.collect.streams import CHUNK, damaged, lines, losses, opened, utf8
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst", ".jsonl.bz2")
 PARQUET_SUFFIXES = (".parquet",)
@@ -35,7 +35,7 @@ def jsons(path: Path, name: str, limit: int) -> Iterator[Row | Rejected]:
     try:
         with opened(path) as file:
             array = ".json" in path.suffixes and _first(path) == b"["
-            for number, value in _array(file, limit) if array else _lines(file, limit):
+            for number, value in _array(utf8(file), limit) if array else _lines(utf8(file), limit):
                 yield _row(f"{name}:{number}", value)
             yield from lost(file, name)
     except damaged() as error:
@@ -50,7 +50,7 @@ def lost(file: BinaryIO, name: str) -> Iterator[Rejected]:
 
 def _first(path: Path) -> bytes:
     with opened(path) as file:
-        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        return utf8(file).read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
 
 
 def _row(location: str, value: Any) -> Row | Rejected:

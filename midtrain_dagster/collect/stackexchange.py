@@ -10,7 +10,7 @@ from midtrain_dagster.collect import archives
 from midtrain_dagster.collect.html import plain_text
 from midtrain_dagster.collect.records import Items, Record, Rejected, because, instant
 from midtrain_dagster.collect.rows import lost
-from midtrain_dagster.collect.streams import damaged, lines, opened
+from midtrain_dagster.collect.streams import damaged, lines, opened, utf8
 from midtrain_dagster.project.sources import StackExchange
 
 SUFFIXES = ("posts.xml", "posts.xml.gz", "posts.xml.bz2", ".7z")
@@ -64,16 +64,20 @@ def _rows(path: Path, name: str, limit: int) -> Iterator[tuple[str, Mapping[str,
     number = 0
     try:
         with opened(path) as file:
-            for number, _, data in lines(file, limit):
+            rows = 0
+            for number, _, data in lines(utf8(file), limit):
                 location = f"{name}:{number}"
                 if data is None:
                     yield Rejected(location, "record too large", f"more than {limit} bytes")
                 elif data.lstrip().startswith(b"<row"):
+                    rows += 1
                     try:
                         yield location, fromstring(data).attrib
                     except (ParseError, DefusedXmlException, ValueError) as error:
                         yield Rejected(location, "invalid XML", because(error))
             yield from lost(file, name)
+            if not rows:
+                yield Rejected(name, "no posts", "no <row> line: is this Posts.xml?")
     except damaged() as error:
         yield Rejected(f"{name}:{number + 1}", "truncated file", because(error))
 

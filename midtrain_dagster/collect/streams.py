@@ -1,15 +1,23 @@
 """Bytes in bounded pieces: decompression, lines and XML elements that cannot fill the memory."""
 
 import bz2
+import codecs
 import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from midtrain_dagster.collect import gunzip
 
 CHUNK = 1 << 20
+PIECE = 64 << 10
+WIDE = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 class Piece(NamedTuple):
@@ -38,6 +46,37 @@ def opened(path: Path) -> BinaryIO:
 
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True))
     return path.open("rb")
+
+
+class Transcoded(io.RawIOBase):
+    """A stream of UTF-16 or UTF-32 as UTF-8, a piece at a time; what is not valid becomes U+FFFD."""
+
+    def __init__(self, stream: BinaryIO, charset: str):
+        super().__init__()
+        self._stream, self._decoder = stream, codecs.getincrementaldecoder(charset)("replace")
+        self._out, self._ended = b"", False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._out and not self._ended:
+            piece = self._stream.read(PIECE)
+            self._ended = not piece
+            text = self._decoder.decode(piece, final=self._ended)
+            self._out = text.encode("utf-8", "replace")
+        size = min(len(buffer), len(self._out))
+        buffer[:size], self._out = self._out[:size], self._out[size:]
+        return size
+
+
+def utf8(stream: BinaryIO) -> BinaryIO:
+    """The stream, or where it starts with the byte order mark of another Unicode form, the same text as UTF-8."""
+    start = stream.peek(4)[:4] if hasattr(stream, "peek") else b""
+    for mark, charset in WIDE:
+        if start.startswith(mark):
+            return io.BufferedReader(Transcoded(stream, charset), CHUNK)
+    return stream
 
 
 def losses(stream: BinaryIO) -> tuple[gunzip.Loss, ...]:

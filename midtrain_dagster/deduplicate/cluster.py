@@ -21,7 +21,7 @@ from midtrain_dagster.project.deduplication import Deduplication
 CLUSTERS = pl.Schema(
     {"id": pl.String, "text_hash": pl.String, "exact_cluster": pl.String, "near_cluster": pl.String, "cluster_size": pl.Int64}
 )
-SURVIVORS = pl.Schema({**CLUSTERS, "survivor": pl.String, "duplicate": pl.Boolean})
+SURVIVORS = pl.Schema([*CLUSTERS.items(), ("survivor", pl.String()), ("duplicate", pl.Boolean())])
 Signatures = pl.DataFrame | Sequence[Path] | str
 """A frame of SIGNATURES, Parquet files of them, or SQL that DuckDB can select them from (hashes signed or unsigned)."""
 Verify = Callable[[pl.DataFrame], pl.Series]

@@ -50,9 +50,11 @@ def implied(word: str, location: str, corpora: frozenset[str]) -> dict[str, Any]
     if plain in ("repository", "repositories", "repo", "repos", "git_repository"):
         return {"kind": "code", "repository": True}
     known = {name.replace("_", ""): name for name in corpora}
-    if plain.replace("_", "") in known:
-        return {"kind": "huggingface", "preset": known[plain.replace("_", "")]}
-    kind = _kinds().get(plain) or _kinds().get(plain.replace("_", ""))
+    name = plain.replace("_", "")
+    preset = known.get(name) or known.get(name.removeprefix("the"))
+    if preset:
+        return {"kind": "huggingface", "preset": preset}
+    kind = _kinds().get(plain) or _kinds().get(name)
     if kind is None:
         raise MidtrainError(f"no format {word}; there are {', '.join(KINDS)}, and the corpora {', '.join(sorted(corpora))}")
     return {"kind": _by_file(kind, location.lower())}

@@ -16,10 +16,12 @@ import pytest
 import zstandard
 
 from midtrain_dagster.collect.collect import collect
+from midtrain_dagster.collect.columns import corpora
 from midtrain_dagster.collect.repository import ordered
 from midtrain_dagster.collect.warc import write_warc
 from midtrain_dagster.collect.wikipedia import plain
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project.kinds import implied
 from midtrain_dagster.project.sources import source
 
 STORY = "The clockmaker kept one clock that ran backwards, and on bad days he liked to sit and watch it win. "
@@ -256,8 +258,72 @@ def test_presets_bring_licences_and_the_stack_names_several(tmp_path: Path) -> N
 
 def test_wikitext_comments_tables_and_nested_captions() -> None:
     text = "<!-- cite with <ref> --> '''A''' is.<ref name=x/> [[File:a.png|thumb|of [[b]] and [[c|d]]]] End.\n{| class=x\n| {{t|}} || 1\n{|\n| in\n|}\n|}\nLast<ref>\ngone</ref>."
-    assert plain(text) == "A is.  End.\n\nLast."
+    assert plain(text) == "A is. End.\n\nLast."
     assert plain("[[File:open|thumb text\nnext line") == "next line"
+    dressed = "It ({{IPAc-en|x}}) is {{convert|12|km|mi|abbr=on}} long {{lang|de|lang}}, {{nowrap|so {{lang|fr|loin}}}} {{citation|y}}."
+    assert plain(dressed) == "It is 12 km long lang, so loin."
+
+
+def test_dumps_in_utf_16_are_read_and_files_without_records_are_rejects(tmp_path: Path) -> None:
+    dump = '<mediawiki xml:lang="bg"><page><title>Календар</title><ns>0</ns><id>1</id><revision><text>Календарът е.</text></revision></page></mediawiki>'
+    (tmp_path / "a.xml.bz2").write_bytes(bz2.compress(dump.encode("utf-16")))
+    (tmp_path / "b.xml").write_text("<mediawiki></mediawiki>")
+    kept, lost = run(tmp_path, "wikipedia", ".")
+    assert (kept["text"].to_list(), kept["language"].to_list()) == (["Календар\n\nКалендарът е."], ["bg"])
+    assert lost == {"no pages": 1}
+    (tmp_path / "a.jsonl").write_bytes(
+        "\n".join(json.dumps({"text": text}) for text in ("one", "two")).encode("utf-16-le", "strict")
+    )
+    (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe" + (tmp_path / "a.jsonl").read_bytes())
+    assert run(tmp_path, "jsonl", "a.jsonl")[0]["text"].to_list() == ["one", "two"]
+    (tmp_path / "Posts.xml").write_text("<posts/>")
+    assert run(tmp_path, "stackexchange", "Posts.xml")[1] == {"no posts": 1}
+
+
+def test_a_saved_data_set_and_a_shelf_of_books(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    pl.DataFrame({"content": [STORY], "lang": ["en"], "date": ["2024-01-02"], "n": [1]}).write_parquet(
+        tmp_path / "saved" / "a.parquet"
+    )
+    kept, lost = run(tmp_path, "huggingface", "saved")
+    assert (kept["text"][0], kept["language"][0], kept["created"][0].year, lost) == (STORY, "en", 2024, {})
+    assert json.loads(kept["metadata"][0]) == {"n": 1, "location": "a.parquet:1"}
+    assert run(tmp_path, "huggingface", "saved", columns={"text": "text"})[1] == {"no text": 1}
+    (tmp_path / "shelf").mkdir()
+    epub(tmp_path / "shelf" / "a.epub", ["<p>Of paper.</p>"])
+    (tmp_path / "shelf" / "b.pdf").write_bytes(pdf("Of pages."))
+    (tmp_path / "shelf" / "c.txt").write_text("Of lines.")
+    assert run(tmp_path, "books", "shelf")[0]["text"].to_list() == ["Of paper.", "Of pages.", "Of lines."]
+
+
+@pytest.mark.parametrize(
+    ("word", "location", "expected"),
+    [
+        ("WARC", "a.warc.gz", {"kind": "warc"}),
+        ("common-crawl", "a.warc.gz", {"kind": "warc"}),
+        ("common-crawl", "a.wet.gz", {"kind": "wet"}),
+        ("Common Crawl", "a.cdxj", {"kind": "common_crawl"}),
+        ("stack-exchange", "Posts.xml", {"kind": "stackexchange"}),
+        ("wiki", "a.xml.bz2", {"kind": "wikipedia"}),
+        (".jsonl.gz", "a.jsonl.gz", {"kind": "jsonl"}),
+        ("web", "https://a.example/", {"kind": "crawl"}),
+        ("ShareGPT", "a.jsonl", {"kind": "instruction"}),
+        ("books", "a.epub", {"kind": "epub"}),
+        ("gutenberg", "a.txt", {"kind": "text"}),
+        ("repository", ".", {"kind": "code", "repository": True}),
+        ("MegaMath", "a.parquet", {"kind": "huggingface", "preset": "megamath"}),
+        ("the-pile", "a.jsonl.zst", {"kind": "huggingface", "preset": "pile"}),
+        ("parchment", "a", None),
+        ("pile", "a.jsonl.zst", {"kind": "huggingface", "preset": "pile"}),
+    ],
+)
+def test_formats_go_by_the_words_people_use(word: str, location: str, expected: dict[str, Any] | None) -> None:
+    if expected is None:
+        with pytest.raises(MidtrainError, match="no format"):
+            implied(word, location, frozenset(corpora()))
+    else:
+        assert implied(word, location, frozenset(corpora())) == expected
 
 
 def test_a_repository_is_one_document_in_the_order_of_its_imports(tmp_path: Path) -> None:

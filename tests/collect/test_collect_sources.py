@@ -140,11 +140,21 @@ def test_wikipedia_page_redirect_and_entity_bomb(tmp_path: Path) -> None:
         {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
         {"instruction": "Q", "input": "", "output": "A"},
         {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"},
+        {"prompt": [{"role": "user", "content": "Q"}], "chosen": [{"role": "assistant", "content": "A"}]},
+        {"prompt": "Q", "chosen": [{"role": "assistant", "content": "A"}], "rejected": []},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}]}, {"role": "Assistant", "content": "A"}]},
+        {"inputs": "Q", "targets": "A"},
     ],
 )
 def test_instruction_layouts_are_one_form(tmp_path: Path, record: dict[str, object]) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(record))
     assert run(tmp_path, "instruction", "a.jsonl")[0]["text"].to_list() == ["User: Q\n\nAssistant: A"]
+
+
+def test_a_system_prompt_and_a_context_come_first(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"system_prompt": "S", "question": "Q", "context": "C", "response": "A"}))
+    assert run(tmp_path, "instruction", "a.jsonl")[0]["text"].to_list() == ["System: S\n\nUser: Q\n\nC\n\nAssistant: A"]
 
 
 def test_stackexchange_question_with_its_accepted_answer(tmp_path: Path) -> None:
