@@ -36,7 +36,16 @@ def model_path(configured: Path | None = None) -> Path:
 
 
 @lru_cache(2)
-def _load(path: Path) -> Any:
+def _classifier(path: Path) -> Any:
+    """The model as arrays and its memory of words; None for a kind of model that only the library reads."""
+    from midtrain_dagster.clean import fasttext_file, fasttext_kernels
+
+    model = fasttext_file.read(path)
+    return (model, fasttext_kernels.memory(model)) if model is not None else None
+
+
+@lru_cache(2)
+def _library(path: Path) -> Any:
     import fasttext
 
     return fasttext.load_model(str(path))
@@ -44,14 +53,30 @@ def _load(path: Path) -> Any:
 
 def identify(texts: pl.Series, path: Path | None = None, characters: int = 20_000) -> pl.DataFrame:
     """`language` (ISO 639 code as the model has it; null for a text without letters) and `language_score` (probability)."""
-    model = _load(model_path(path))
-    heads = texts.fill_null("").str.slice(0, characters).str.replace_all(r"[\r\n]+", " ")
-    labels, scores = model.predict(heads.to_list(), k=1) if len(heads) else ([], [])
+    where = model_path(path)
+    heads = texts.fill_null("").str.slice(0, characters)
+    known = _classifier(where)
+    named, scores = _by_library(heads, where) if known is None else _by_kernels(heads, *known)
     empty = ~heads.str.contains(r"\p{L}")
-    language = pl.Series(
-        "language", [found[0].removeprefix("__label__") if len(found) else None for found in labels], dtype=pl.String
-    )
-    score = pl.Series("language_score", [min(float(s[0]), 1.0) if len(s) else np.nan for s in scores], dtype=pl.Float64)
+    language = pl.Series("language", named, dtype=pl.String).str.strip_prefix("__label__")
+    score = pl.Series("language_score", scores, dtype=pl.Float64).clip(upper_bound=1.0)
     return pl.DataFrame({"language": language, "language_score": score}).with_columns(
         pl.when(empty).then(None).otherwise(pl.all()).name.keep()
     )
+
+
+def _by_kernels(texts: pl.Series, model: Any, memory: Any) -> tuple[list[str | None], np.ndarray]:
+    from midtrain_dagster.clean.fasttext_kernels import classify, start
+    from midtrain_dagster.clean.signals import buffers
+
+    data, offsets = buffers(texts)
+    labels, scores = np.full(len(texts), -1, np.int32), np.full(len(texts), np.nan)
+    shape = (len(model.words), model.shortest, model.longest, model.buckets, model.bucket)
+    classify(data, offsets, start(model), *shape, model.inputs, model.outputs, model.left, model.right, memory, labels, scores)
+    return [model.labels[label] if label >= 0 else None for label in labels.tolist()], np.exp(scores)
+
+
+def _by_library(texts: pl.Series, path: Path) -> tuple[list[str | None], list[float]]:
+    heads = texts.str.replace_all(r"[\r\n]+", " ")
+    labels, scores = _library(path).predict(heads.to_list(), k=1) if len(heads) else ([], [])
+    return [str(found[0]) if len(found) else None for found in labels], [float(s[0]) if len(s) else np.nan for s in scores]

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from midtrain_dagster import documents
-from midtrain_dagster.clean import language
+from midtrain_dagster.clean import fasttext_file, language
 from midtrain_dagster.clean.clean import SIGNALS, clean
 from midtrain_dagster.clean.repair import repair
 from midtrain_dagster.clean.sensitive import SPANS, iban, luhn, spans
@@ -29,7 +29,8 @@ def known_language(monkeypatch):
                 return [["__label__en"]] * len(texts), [[0.9]] * len(texts)
 
         monkeypatch.setattr(language, "model_path", lambda configured=None: configured)
-        monkeypatch.setattr(language, "_load", lambda path: Model())
+        monkeypatch.setattr(language, "_classifier", lambda path: None)
+        monkeypatch.setattr(language, "_library", lambda path: Model())
 
 
 def frame(*texts: str, form: str = "text") -> pl.DataFrame:
@@ -153,3 +154,29 @@ def test_the_command_counts_and_writes(tmp_path):
     assert pl.read_parquet(tmp_path / "out/documents.parquet")["text"].to_list() == [PROSE, "<email>"]
     assert pl.read_parquet(tmp_path / "out/signals.parquet").height == 2
     assert pl.read_parquet(tmp_path / "out/rejected_records.parquet")["reason"].to_list() == ["not JSON", "no text"]
+
+
+def test_the_kernels_find_the_language_that_fasttext_finds():
+    """The same labels and, but for the order of additions, the same probabilities, on any text."""
+    texts = [
+        "Der Leuchtturmwärter zählte die Schiffe, die vorüberfuhren, und führte eine zweite Liste.",
+        "Le gardien du phare comptait les navires qui passaient.",
+        "灯台守は通り過ぎる船を数えた。",
+        "Смотритель маяка считал корабли, которые проходили мимо.\n\tdef keeper(): return 1\0 end",
+        "a </s> b __label__en \u3000 x\u00a0y " + "word " * 300,
+        "The lighthouse keeper counted the ships that passed.",
+        "ß",
+        "12 34",
+    ]
+    series = pl.Series(texts)
+    found = language.identify(series)
+    labels, scores = language._by_library(series, language.model_path())
+    assert found["language"].to_list()[:-1] == [label.removeprefix("__label__") for label in labels[:-1]]
+    assert found["language"][-1] is None
+    assert found["language_score"][:-1].to_list() == pytest.approx([min(score, 1.0) for score in scores[:-1]], abs=1e-4)
+
+
+def test_a_file_that_is_no_model_says_so(tmp_path):
+    (tmp_path / "lid.bin").write_bytes(b"\0" * 40)
+    with pytest.raises(MidtrainError, match="not a fastText model"):
+        fasttext_file.read(tmp_path / "lid.bin")
