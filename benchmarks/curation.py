@@ -3,6 +3,7 @@
     python benchmarks/curation.py --in documents.parquet --peer-python PEER/bin/python    heuristics, agreement, MinHash, recall
     python benchmarks/curation.py --in documents.parquet --scale                          throughput and memory, 1x and 8x
     python benchmarks/curation.py --warc pages.warc.gz                                    extraction by one and by two processes
+    python benchmarks/curation.py --math pages/                                           formulas that extraction keeps
 
 The peers live in an environment of their own: `pip install "datatrove[processing]==0.10.0" rensa spacy pyarrow`. Speeds are megabytes (10^6 bytes of UTF-8)
 per CPU second, of all threads and children; reading the file is not in them, but for --scale, which runs the commands as they are.
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--peer-megabytes", type=float, default=4.0, help="how much of it the peers are given, evenly spread")
     parser.add_argument("--scale", action="store_true", help="the commands on 1x and 8x the documents")
     parser.add_argument("--warc", type=Path, help="a WARC file")
+    parser.add_argument("--math", type=Path, help="a directory of HTML pages with formulas")
     parser.add_argument("--pages", type=int, default=600, help="how many of its pages")
     options = parser.parse_args()
     report: dict[str, Any] = {}
@@ -52,6 +54,8 @@ def main() -> None:
         report["scale"] = scale(pl.read_parquet(options.source, columns=["id", "text"]))
     elif options.source:
         report |= compare(pl.read_parquet(options.source, columns=["id", "text"]), options.peer_python, options.peer_megabytes)
+    if options.math:
+        report["formulas"] = formulas(options.math)
     if options.warc:
         report["warc"] = extraction(options.warc, options.pages)
     print(json.dumps(report, indent=1))
@@ -255,6 +259,50 @@ def run(command: str, source: Path, out: Path) -> dict[str, float]:
         "megabytes_per_second": round(answer["megabytes"] / answer["seconds"], 2),
         "megabytes_per_cpu_second": round(answer["megabytes"] / answer["cpu_seconds"], 2),
         "peak_memory_megabytes": round(usage.ru_maxrss / 1024),
+    }
+
+
+def formulas(directory: Path) -> dict[str, Any]:
+    """How many formulas of the HTML pages below a directory are in their extracted text, as LaTeX, by form and extractor."""
+    from lxml import html as parser
+
+    from midtrain_dagster.collect.html import Page, extract
+    from midtrain_dagster.collect.mathematics import translated
+
+    forms = {
+        "images with TeX": "//img[contains(@class, 'math') and @alt]",
+        "MathML": "//math",
+        "MathJax": "//script[starts-with(@type, 'math/tex')]",
+    }
+    found: dict[str, dict[str, list[int]]] = {}
+    for path in sorted(directory.rglob("*.html")):
+        body = path.read_bytes()
+        tree = parser.document_fromstring(
+            body.decode("utf-8", "replace").encode("utf-8"), parser=parser.HTMLParser(encoding="utf-8")
+        )
+        wanted = {
+            form: [
+                node.get("alt") if node.tag == "img" else node.text or "" if node.tag == "script" else translated(node)
+                for node in tree.xpath(place)
+            ]
+            for form, place in forms.items()
+        }
+        if not any(wanted.values()):
+            continue
+        for extractor, fast in (("trafilatura", False), ("trafilatura", True), ("resiliparse", False)):
+            text = "".join(extract(Page("https://a.example/", body, "utf-8", None, "", {}), extractor, fast).text.split())
+            counts = found.setdefault(extractor + (", fast" if fast else ""), {})
+            for form, each in wanted.items():
+                kept = sum("".join(one.split()) in text for one in each)
+                total = counts.setdefault(form, [0, 0])
+                total[0], total[1] = total[0] + kept, total[1] + len(each)
+    return {
+        label: {
+            form: {"kept": kept, "of": total, "share": round(kept / total, 4)}
+            for form, (kept, total) in counts.items()
+            if total
+        }
+        for label, counts in found.items()
     }
 
 

@@ -1,5 +1,9 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Kernels that classify texts with a fastText model straight from their UTF-8. A word that comes again is looked up, not summed again."""
+"""Kernels that classify texts with a fastText model straight from their UTF-8.
+
+A word that comes again is looked up, not summed again. Unlike fastText, a text that holds `</s>` does not end there, and a word
+that begins with `__label__` is a word: a text may speak of such things.
+"""
 
 from typing import NamedTuple
 

@@ -23,7 +23,7 @@ def write_out(tree: Any) -> int:
         _replace(script, _fenced(script.text or "", "mode=display" in script.get("type")))
         count += 1
     for node in tree.xpath("//math"):
-        _replace(node, _fenced(_latex(node), node.get("display") == "block"))
+        _replace(node, _fenced(translated(node), node.get("display") == "block"))
         count += 1
     for image in tree.xpath(
         "//img[@alt and (contains(@class, 'tex') or contains(@class, 'math') or contains(@class, 'latex'))]"
@@ -58,21 +58,21 @@ def _replace(node: Any, text: str) -> None:
     parent.remove(node)
 
 
-def _latex(node: Any) -> str:
+def translated(node: Any) -> str:
     """MathML as LaTeX: the annotation if the author gave one, else translated element by element."""
     for annotation in node.iter("annotation"):
         if "tex" in (annotation.get("encoding") or "").lower():
             return annotation.text or ""
     if node.get("alttext"):
         return str(node.get("alttext"))
-    return _translated(node)
+    return _element(node)
 
 
-def _translated(node: Any) -> str:
+def _element(node: Any) -> str:
     name = str(node.tag).removeprefix(MATHML)
     if name.startswith("annotation"):
         return ""
-    children = [_translated(child) for child in node if isinstance(child.tag, str)]
+    children = [_element(child) for child in node if isinstance(child.tag, str)]
     if name in FENCED and len(children) == FENCED[name].count("%s"):
         return FENCED[name] % tuple(reversed(children) if name in SWAPPED else children)
     if name == "msqrt":

@@ -163,7 +163,7 @@ def test_the_kernels_find_the_language_that_fasttext_finds():
         "Le gardien du phare comptait les navires qui passaient.",
         "灯台守は通り過ぎる船を数えた。",
         "Смотритель маяка считал корабли, которые проходили мимо.\n\tdef keeper(): return 1\0 end",
-        "a </s> b __label__en \u3000 x\u00a0y " + "word " * 300,
+        "a b \u3000 x\u00a0y " + "word " * 300,
         "The lighthouse keeper counted the ships that passed.",
         "ß",
         "12 34",
