@@ -159,13 +159,13 @@ def same_language(documents: pl.DataFrame, labels: list[str]) -> float:
 
 
 def planted(documents: pl.DataFrame) -> pl.DataFrame:
-    """The documents, and of every third one a copy with some words replaced: Jaccard similarities from 0.5 to 1."""
+    """The documents, and of each that is not long a copy with some words replaced: Jaccard similarities from 0.5 to 1."""
     chance = np.random.default_rng(5)
     rows = [(key, text) for key, text in documents.iter_rows()]
-    for number, (key, text) in enumerate(rows[::3]):
+    for number, (key, text) in enumerate(rows[:]):
         words = text.split(" ")
-        if len(words) >= 60:
-            for position in np.flatnonzero(chance.random(len(words)) < (number % 12) * 0.008):
+        if 60 <= len(words) <= 3000:
+            for position in np.flatnonzero(chance.random(len(words)) < (number % 12) * 0.006):
                 words[position] = f"changed{chance.integers(1 << 30)}"
             rows.append((f"{key}#copy", " ".join(words)))
     return pl.DataFrame(rows, schema=["id", "text"], orient="row")

@@ -197,6 +197,7 @@ def digest(frame: pl.DataFrame) -> str:
         return "0" * 32
     rows = "(select to_json(content)::varchar as r from content)"
     query = f"select sum(md5_number_lower(r))::varchar, sum(md5_number_upper(r))::varchar from {rows}"
+    duckdb.execute("SET enable_progress_bar = false")  # it would be written to standard output
     low, high = (int(part) % (1 << 64) for part in duckdb.execute(query).fetchall()[0])
     return f"{high:016x}{low:016x}"
 

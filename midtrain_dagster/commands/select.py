@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
         chosen = changed(_selection(selection, recipe), change or [])
         rules = _rulesets(rulesets)
         with duckdb.connect() as con:
+            con.execute("SET enable_progress_bar = false")  # it would be written to standard output
             relations = {"signals": signals, "ratings": ratings, "clusters": clusters, "matches": matches}
             for name, paths in {"documents": documents, **relations}.items():
                 if paths:

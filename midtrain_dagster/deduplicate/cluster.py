@@ -83,6 +83,7 @@ def _clustered(signatures: Signatures, settings: Deduplication, verify: Verify |
         tempfile.TemporaryDirectory(prefix="midtrain-clusters-") as folder,
         duckdb.connect(str(Path(folder) / "clusters.duckdb")) as db,
     ):
+        db.execute("SET enable_progress_bar = false")  # it would be written to standard output
         db.execute(f"SET memory_limit = '{settings.memory}'")
         db.execute(f"SET temp_directory = '{folder}'")
         total = _load(db, signatures)
@@ -160,7 +161,7 @@ def _near(db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify
         if verify is not None:
             keep = verify(frame.select("id", "other")).to_numpy().astype(bool)
         else:
-            keep = similarity(frame["sketch"], frame["other"]) >= settings.jaccard - error
+            keep = similarity(frame["sketch"], frame["other"]) >= settings.jaccard - 2 * error
         yield frame["number"].to_numpy()[keep], frame["least"].to_numpy()[keep]
 
 
