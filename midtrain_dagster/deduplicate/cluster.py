@@ -86,8 +86,8 @@ def _clustered(signatures: Signatures, settings: Deduplication, verify: Verify |
         db.execute("SET enable_progress_bar = false")  # it would be written to standard output
         db.execute(f"SET memory_limit = '{settings.memory}'")
         db.execute(f"SET temp_directory = '{folder}'")
-        total = _load(db, signatures)
         db.execute("SET preserve_insertion_order = false")  # numbers say the order; keeping it would cost memory
+        total = _load(db, signatures)
         parent = _numbers(Path(folder) / "parent", total)
         for left, right in _exact(db):
             kernels.unite(parent, left, right)
@@ -111,12 +111,16 @@ def _load(db: duckdb.DuckDBPyConnection, signatures: Signatures) -> int:
     else:
         source = "read_parquet([" + ", ".join("'" + str(path).replace("'", "''") + "'" for path in signatures) + "])"
     columns = ", ".join(SIGNATURES.names())
-    db.execute(
-        f"CREATE TABLE documents AS SELECT row_number() OVER () - 1 AS number, * FROM (SELECT {columns} FROM {source} ORDER BY id)"
-    )
-    twice = db.execute("SELECT a.id FROM documents a JOIN documents b ON b.number = a.number + 1 AND b.id = a.id LIMIT 1")
+    db.execute(f"CREATE TABLE given_rows AS SELECT {columns} FROM {source}")
+    db.execute("SET preserve_insertion_order = true")  # while they are numbered; the ids alone are sorted, for rows are wide
+    db.execute("CREATE TABLE ids AS SELECT row_number() OVER () - 1 AS number, id FROM (SELECT id FROM given_rows ORDER BY id)")
+    db.execute("SET preserve_insertion_order = false")
+    twice = db.execute("SELECT a.id FROM ids a JOIN ids b ON b.number = a.number + 1 AND b.id = a.id LIMIT 1")
     if found := twice.fetchone():
         raise MidtrainError(f"deduplicate: the id {found[0]} occurs more than once; give each document one signature")
+    db.execute("CREATE TABLE documents AS SELECT number, given_rows.* FROM given_rows JOIN ids USING (id)")
+    db.execute("DROP TABLE given_rows")
+    db.execute("DROP TABLE ids")
     return int(db.execute("SELECT count(*) FROM documents").fetchall()[0][0])
 
 
@@ -145,17 +149,18 @@ def _exact(db: duckdb.DuckDBPyConnection) -> Iterator[Edges]:
 def _near(db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify | None) -> Iterator[Edges]:
     """(member, smallest member) of each bucket, each pair once, those that are duplicates."""
     db.execute("CREATE TABLE banded AS SELECT unnest(bands) AS bucket, number FROM documents WHERE len(bands) > 0")
-    least = "SELECT bucket, min(number) AS least FROM banded GROUP BY bucket HAVING count(*) > 1"
-    pairs = f"SELECT DISTINCT number, least FROM banded JOIN ({least}) USING (bucket) WHERE number <> least"
+    db.execute("CREATE TABLE buckets AS SELECT bucket, min(number) AS least FROM banded GROUP BY bucket HAVING count(*) > 1")
+    db.execute("CREATE TABLE shared AS SELECT number, least FROM banded JOIN buckets USING (bucket) WHERE number <> least")
+    db.execute("CREATE TABLE pairs AS SELECT DISTINCT number, least FROM shared")
+    for table in ("banded", "buckets", "shared"):
+        db.execute(f"DROP TABLE {table}")
     column = "id" if verify is not None else "sketch"
     if verify is None and not settings.confirm:
-        yield from _edges(db.sql(pairs))
+        yield from _edges(db.sql("SELECT number, least FROM pairs"))
         return
     error = (settings.jaccard * (1 - settings.jaccard) / settings.permutations) ** 0.5
-    found = db.sql(
-        f"SELECT p.number, p.least, x.{column} AS {column}, y.{column} AS other FROM ({pairs}) p "
-        "JOIN documents x ON x.number = p.number JOIN documents y ON y.number = p.least"
-    )
+    db.execute(f"CREATE TABLE half AS SELECT p.*, d.{column} FROM pairs p JOIN documents d USING (number)")
+    found = db.sql(f"SELECT h.number, least, h.{column}, d.{column} AS other FROM half h JOIN documents d ON d.number = least")
     for batch in found.to_arrow_reader(BATCH):
         frame = pl.DataFrame(pl.from_arrow(batch))
         if verify is not None:
