@@ -21,6 +21,8 @@ def best_fit(pieces: np.ndarray, length: int, max_padding: float, rng: np.random
     where, room = kernels.best_fit(parts[:, 2], length)
     if max_padding < 1:
         parts, where = _fill_gaps(parts, where, room, length, max_padding, spare)
+        if spare:
+            parts, where = _draw_on_spare(parts, where, length, max_padding)
     return _spans(parts, where, rng)
 
 
@@ -62,18 +64,44 @@ def _fill_gaps(
     renumbered = np.cumsum(keep) - 1
     stays = keep[where]
     kept_parts, kept_where = parts[stays], renumbered[where[stays]]
-    # The loose pieces, end to end, flow into the gaps, widest first: few cuts.
-    loose = parts[~stays]
-    gaps = np.argsort(-room[keep], kind="stable")
-    gap_end = np.cumsum(room[keep][gaps])
+    moved, moved_where = _poured(parts[~stays], np.argsort(-room[keep], kind="stable"), room[keep])
+    return np.concatenate([kept_parts, moved]), np.concatenate([kept_where, moved_where])
+
+
+def _draw_on_spare(parts: np.ndarray, where: np.ndarray, length: int, max_padding: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of the emptiest sequence, which the caller hands on, fill the widest gaps of the others until these have no more
+    padding than `max_padding`; what is left stays in it."""
+    room = length - np.bincount(where, weights=parts[:, 2]).astype(np.int64)
+    if len(room) < 2:
+        return parts, where
+    emptiest = int(np.argmax(room))
+    gaps = np.argsort(-room, kind="stable")
+    gaps = gaps[(gaps != emptiest) & (room[gaps] > 0)]
+    left = room[gaps].sum() - np.concatenate([[0], np.cumsum(room[gaps])])  # padding once the first k gaps are filled
+    enough = int(np.argmax(left <= max_padding * (len(room) - 1) * length))
+    if not enough:
+        return parts, where
+    room[emptiest] = length
+    own = where == emptiest
+    moved, moved_where = _poured(parts[own], np.append(gaps[:enough], emptiest), room)
+    if not (moved_where == emptiest).any():  # all of it went into gaps: sequences are numbered without it
+        moved_where, rest = moved_where - (moved_where > emptiest), where[~own] - (where[~own] > emptiest)
+        return np.concatenate([parts[~own], moved]), np.concatenate([rest, moved_where])
+    return np.concatenate([parts[~own], moved]), np.concatenate([where[~own], moved_where])
+
+
+def _poured(loose: np.ndarray, gaps: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Loose pieces, end to end, flow into gaps in the order given (widest first: few cuts), cut where a gap is full.
+
+    Returns the pieces and the sequence of each. The gaps must have room for all."""
+    gap_end = np.cumsum(room[gaps])
     piece_end = np.cumsum(loose[:, 2])
     edges = np.union1d(gap_end[gap_end < piece_end[-1]], piece_end)
     begin = np.concatenate([[0], edges[:-1]])
     piece = np.searchsorted(piece_end, begin, side="right")
     gap = np.searchsorted(gap_end, begin, side="right")
     start = loose[piece, 1] + begin - (piece_end[piece] - loose[piece, 2])
-    moved = np.stack([loose[piece, 0], start, edges - begin], axis=1)
-    return np.concatenate([kept_parts, moved]), np.concatenate([kept_where, gaps[gap]])
+    return np.stack([loose[piece, 0], start, edges - begin], axis=1), gaps[gap]
 
 
 def _spans(parts: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -111,6 +111,28 @@ def test_lengths_that_do_not_fit_together_are_cut_only_as_far_as_padding_asks(wo
     check_every_token(cut, store, frame)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 9])
+def test_stages_of_a_few_sequences_hardly_pad_either(word_tokenizer, make_documents, tmp_path, stages):
+    rng = np.random.default_rng(3)
+    lengths = np.minimum(rng.lognormal(4, 1.0, 700).astype(int) + 1, 700).tolist()
+    frame = make_documents(lengths, [("a", "b")[i % 2] for i in range(700)])
+    one = {"fraction": 1 / stages, "shares": {"a": 0.5, "b": 0.5}}
+    mix = Mixture.check(
+        {
+            "components": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}],
+            "budget_tokens": 30_000,
+            "stages": [{"name": str(k), **one} for k in range(stages)],
+        },
+        where="test",
+    )
+    packed, store = packed_from(frame, word_tokenizer, tmp_path, mix, Packing(sequence_length=512))
+    check_every_token(packed, store, frame)
+    assert packed.sequences.count <= -(-packed.tokens // 512) + 1
+    spans = np.asarray(packed.sequences.spans)
+    room = 512 - np.bincount(spans[:, 0], weights=spans[:, 2])
+    assert np.sort(room)[:-1].sum() <= 0.01 * packed.sequences.count * 512  # but for the last, which is what it is
+
+
 def test_one_seed_gives_equal_bytes_whatever_the_order_of_the_input(word_tokenizer, make_documents, tmp_path):
     frame = make_documents([i % 90 for i in range(300)], [("a", "b")[i % 2] for i in range(300)])
     mix = Mixture(method="unimax", budget_tokens=5_000)
