@@ -28,14 +28,14 @@ def words_of(text: str) -> int:
 def ruler_rows(
     seed: int, n: int, lengths: Sequence[int], kinds: Sequence[str] = KINDS, count: Count = words_of
 ) -> list[dict[str, Any]]:
-    """`n` rows of each kind and length, in turn; `count` says how long a text is (a tokenizer's length, say).
+    """`n` rows of each kind and length, lengths in turn, so that the first rows are of every length; `count` says how long a text is (a tokenizer's length, say).
 
     A row is at most `length` long, and within one filler paragraph of it. Raises MidtrainError for a length without room for the task.
     """
     rows = []
     for number in range(n):
-        for length in lengths:
-            for kind in kinds:
+        for kind in kinds:
+            for length in lengths:
                 rng = Random(f"{seed}\0{kind}\0{length}\0{number}")
                 made = _common_words(rng, length, count) if kind == "cwe" else _needles(rng, kind, length, count)
                 rows.append({**made, "kind": kind, "length": length})
