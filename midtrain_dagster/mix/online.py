@@ -54,4 +54,4 @@ def combine(base: Mapping[str, float], effects: Mapping[str, float], share: floa
     total = sum(gains.values())
     if not total:
         return dict(base)
-    return {name: (1 - share) * s + share * gains.get(name, 0.0) / total for name, s in base.items()}
+    return {name: (1 - share) * s + share * (gains.get(name, 0.0) / total) for name, s in base.items()}

@@ -43,14 +43,14 @@ def test_an_anneal_moves_tokens_to_its_ingredient_within_its_cap(base, ingredien
     np.testing.assert_allclose(others, others[0])
 
 
-@given(shares, st.lists(st.floats(-0.5, 0.5), min_size=4, max_size=4), st.floats(0.05, 0.9))
+@given(shares, st.lists(st.floats(-0.5, 0.5, allow_subnormal=False), min_size=4, max_size=4), st.floats(0.05, 0.9))
 def test_combined_anneals_raise_what_helped(base, effects, part):
     by_name = dict(zip(NAMES, effects, strict=True))
     found = online.combine(base, by_name, part)
     assert sum(found.values()) == pytest.approx(1)
     if not any(e < 0 for e in effects):
         assert found == base
-    assert all(found[n] < base[n] for n in NAMES if by_name[n] >= 0 and found != base)
+    assert all(found[n] < base[n] for n in NAMES if by_name[n] >= 0 and any(e < 0 for e in effects))
 
 
 @given(shares, st.floats(0.01, 0.5), st.floats(0.01, 0.5))
