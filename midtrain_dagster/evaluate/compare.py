@@ -179,22 +179,23 @@ def _p_value(before: np.ndarray, after: np.ndarray, weight: np.ndarray, differen
         return 1.0
     stderr = _stderr(after - before, weight)
     mean = float((after - before).sum() / weight.sum())
-    return resampled_p(difference, mean / stderr if stderr else None, len(before) - 1)
+    return resampled_p(difference, mean / stderr if stderr else None, len(before))
 
 
-def resampled_p(difference: np.ndarray, statistic: float | None, freedom: int | None = None) -> float:
-    """Two-sided p of resampled differences: the share past zero.
+def resampled_p(difference: np.ndarray, statistic: float | None, count: int) -> float:
+    """Two-sided p of resampled differences over `count` questions: the share past zero.
 
     Where none is, resamples cannot say how small p is, and no result would survive a correction for many comparisons;
-    Student's t (of `freedom` degrees; None: the normal law) takes over then, for p below what the resamples resolve.
+    Student's t takes over then, for p below what the resamples resolve. But a few questions that happen to move alike prove
+    nothing: p is never under 2^(1 − count), the least that an exact test of their signs can give.
     """
-    from scipy.stats import norm, t
+    from scipy.stats import t
 
     beyond = int(min((difference <= 0).sum(), (difference >= 0).sum()))
     p = min(1.0, 2 * (beyond + 1) / (len(difference) + 1))
-    if beyond or statistic is None:
-        return p
-    return min(p, 2 * float(norm.sf(abs(statistic)) if freedom is None else t.sf(abs(statistic), freedom)))
+    if not beyond and statistic is not None and count > 1:
+        p = min(p, 2 * float(t.sf(abs(statistic), count - 1)))
+    return max(p, 2.0 ** (1 - count))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -76,7 +76,7 @@ def _macro(pairs: pl.DataFrame, confidence: float, resamples: int, seed: int) ->
     low, high = np.quantile(difference, [(1 - confidence) / 2, (1 + confidence) / 2])
     same = bool((pairs["value"] == pairs["mid_value"]).all())
     spread = float(difference.std(ddof=1))
-    p_value = 1.0 if same else resampled_p(difference, (mid - base) / spread if spread > 0 else None)
+    p_value = 1.0 if same else resampled_p(difference, (mid - base) / spread if spread > 0 else None, pairs.height)
     values = (base, left.std(ddof=1), mid, right.std(ddof=1), mid - base, low, high, p_value)
     return {"questions": pairs.height, **{name: float(value) for name, value in zip(names, values, strict=True)}}
 

@@ -247,6 +247,16 @@ def test_many_comparisons_do_not_hide_what_is_beyond_doubt():
     assert set(table["verdict"]) == {"gained"}
 
 
+def test_a_few_questions_that_move_alike_prove_nothing():
+    """Two questions, each easier by nearly the same: Student's t alone would call that beyond doubt."""
+    table = compare(_samples([0.0] * 2, [9.0, 9.1]), _samples([0.0] * 2, [4.0, 4.1001]), resamples=500)
+    row = table.filter(metric="gold_bits_per_byte").row(0, named=True)
+    assert row["p_value"] == 0.5
+    assert row["verdict"] == "cannot tell"
+    many = compare(_samples([0.0] * 12, [9.0, 9.1] * 6), _samples([0.0] * 12, [4.0, 4.1001] * 6), resamples=500)
+    assert many.filter(metric="gold_bits_per_byte")["verdict"].to_list() == ["gained"]
+
+
 def test_what_did_not_change_is_no_change():
     assert changes(_samples([0.0] * 3, [1.0] * 3), _samples([0.0] * 3, [1.0] * 3)).is_empty()
 

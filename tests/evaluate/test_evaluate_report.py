@@ -55,7 +55,7 @@ def texts(shift: float) -> pl.DataFrame:
     rows = [
         (f"{d}{i}", d, 2000.0 + 10 * i - (shift if d == "math" else 0), 1000, 300)
         for d in ("math", "prose", "code")
-        for i in range(6)
+        for i in range(12)
     ]
     return pl.DataFrame(rows, schema=["id", "domain", "bits", "bytes", "tokens"], orient="row")
 

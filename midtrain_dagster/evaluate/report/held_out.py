@@ -62,7 +62,7 @@ def contrast(before: pl.DataFrame, after: pl.DataFrame, recipe: Recipe) -> pl.Da
                 "relative_change": mid / base - 1,
                 "p_value": 1.0
                 if np.array_equal(left, right)
-                else resampled_p(moved, (mid - base) / spread if spread > 0 else None),
+                else resampled_p(moved, (mid - base) / spread if spread > 0 else None, len(some)),
             }
         )
     decide(rows, "", settings.confidence, settings.unchanged_within)

@@ -57,7 +57,10 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def moved(value: float | None, digits: int = 1) -> str:
     """A change as percent with its sign."""
-    return "" if value is None else f"{100 * value:+.{digits}f} %".replace("-", "−")
+    if value is None:
+        return ""
+    said = f"{100 * value:+.{digits}f}"
+    return f"{said.lstrip('+-') if float(said) == 0 else said.replace('-', '−')} %"
 
 
 def duration(seconds: float | None) -> str:
