@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TORCH  := $(shell sed -n 's/^\(torch==.*\)$$/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test check format clean
+.PHONY: help setup demo ui test check format lock audit clean
 
 help:
 	@echo "make demo    set up, run the graph on the embedded default, print where the report and the UI are"
@@ -54,6 +54,14 @@ check: setup
 format: setup
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Needs the network: pip's index, and the list of known vulnerabilities that pip-audit asks.
+lock: setup
+	@$(BIN)/python deploy/lock.py
+
+audit: setup
+	@$(BIN)/python -m pip install --quiet pip-audit
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
 
 clean:
 	rm -rf .midtrain

@@ -1,5 +1,7 @@
 """Clean: repaired text, language, quality signals and sensitive spans, for each source. Nothing is dropped here."""
 
+from functools import partial
+
 import dagster as dg
 import polars as pl
 
@@ -8,13 +10,13 @@ from midtrain_dagster.clean.clean import clean
 from midtrain_dagster.code import code_version
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.refresh import Frames, by_document, fingerprint
+from midtrain_dagster.shards import Engine
 from resources.lake import Lake
 
 GROUP = "clean"
 TABLE = "clean_documents"
 SIGNALS = "quality_signals"
 SPANS = "sensitive_spans"
-BATCH = 2000
 
 
 def clean_documents(source: str, project: Project) -> dg.AssetsDefinition:
@@ -31,12 +33,15 @@ def clean_documents(source: str, project: Project) -> dg.AssetsDefinition:
         tags={"midtrain/source": source},
         description=f"`{source}` with repaired text and language; its `{SIGNALS}` and `{SPANS}` are tables beside it.",
     )
-    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
+    ) -> dg.MaterializeResult:
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
             counted = progress(context, f"clean {source}", "documents", len(new))
-            parts = [clean(batch, project.cleaning, counted) for batch in new.iter_slices(BATCH)] or [
-                clean(new, project.cleaning)
-            ]
+            parts = [clean(new.clear(), project.cleaning)]
+            for part in engine.map(partial(clean, settings=project.cleaning), new.iter_slices(project.compute.shard)):
+                parts.append(part)
+                counted.advance(len(part.documents))
             frames = {
                 TABLE: pl.concat([part.documents for part in parts]),
                 SIGNALS: pl.concat([part.signals for part in parts]),

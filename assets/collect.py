@@ -10,17 +10,18 @@ import polars as pl
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from midtrain_dagster.code import code_version
 from midtrain_dagster.collect.collect import collect, fingerprint
-from midtrain_dagster.project.project import Project
+from midtrain_dagster.project.project import Compute, Project
 from midtrain_dagster.project.sources import Source
 from midtrain_dagster.refresh import fingerprint as base_of
 from midtrain_dagster.refresh import from_outside
+from midtrain_dagster.shards import Engine
 from resources.lake import Lake
 
 GROUP = "collect"
 TABLE = "raw_documents"
 
 
-def raw_documents(source: Source, workers: int, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
+def raw_documents(source: Source, compute: Compute, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
     """The documents of one source. `deps`: assets that write the files behind it, where this project writes them itself."""
 
     @dg.asset(
@@ -34,7 +35,10 @@ def raw_documents(source: Source, workers: int, deps: list[dg.AssetKey]) -> dg.A
         tags={"midtrain/source": source.name},
         description=f"Documents of source `{source.name}`: {source.kind} from `{source.location}`.",
     )
-    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
+    ) -> dg.MaterializeResult:
+        workers = engine if compute.kind == "ray" else compute.workers
         counted = progress(context, f"collect {source.name}", "documents")
         refreshed = from_outside(
             lake.tables,
@@ -65,7 +69,7 @@ def assets(project: Project, written: dict[Path, dg.AssetKey], root: Path) -> li
     return [
         raw_documents(
             source,
-            project.compute.workers,
+            project.compute,
             [key for path, key in written.items() if path == Path(os.path.abspath(root / source.location))],
         )
         for source in project.sources

@@ -1,5 +1,6 @@
 """Decontaminate: evidence for each document and benchmark question. The recipe's threshold decides, at selection."""
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from midtrain_dagster.recipes.decontamination import Decontamination
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
 from midtrain_dagster.sequences import Sequences
+from midtrain_dagster.shards import Engine
 from resources.embedder import Embedder
 from resources.lake import Lake
 
@@ -99,13 +101,23 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
         description=f"Every pair of a document of `{source}` and a benchmark question that may be a copy, with its evidence.",
     )
     def asset(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], embedder: dg.ResourceParam[Embedder]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        embedder: dg.ResourceParam[Embedder],
+        engine: dg.ResourceParam[Engine],
     ) -> dg.MaterializeResult:
         questions = lake.tables.read(QUESTIONS)
+        shard = project.compute.shard
 
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
             counted = progress(context, f"decontaminate {source}", "documents", len(new))
-            found = match(new, build(questions, settings), settings.method, embedder, progress=counted)
+            index = build(questions, settings)
+            look = partial(match, index=index, method=settings.method, encoder=embedder)
+            parts = [match(new.clear(), index, settings.method, embedder)]
+            for number, part in enumerate(engine.map(look, new.select("id", "text", "text_hash").iter_slices(shard))):
+                parts.append(part)
+                counted.advance(min(shard, len(new) - number * shard))
+            found = pl.concat(parts).sort("id", "question_id", "start", "question_part")
             return {MATCHES: found}, {"scanned": len(new), "documents with evidence": found["id"].n_unique()}
 
         refreshed = by_document(

@@ -1,5 +1,6 @@
 """Deduplicate: clusters of equal and nearly equal documents, across all sources."""
 
+from functools import partial
 from typing import Final
 
 import dagster as dg
@@ -13,6 +14,7 @@ from midtrain_dagster.deduplicate.signatures import SIGNATURES as SCHEMA
 from midtrain_dagster.deduplicate.signatures import signatures
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
+from midtrain_dagster.shards import Engine
 from resources.lake import Lake
 
 GROUP: Final = "deduplicate"
@@ -36,11 +38,15 @@ def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
         automation_condition=AUTOMATION,
         description="Exact and near-duplicate clusters (MinHash) of all documents; which member survives is the recipe's rule.",
     )
-    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
+    ) -> dg.MaterializeResult:
         base = fingerprint(code_version("deduplicate"), project.deduplication.model_dump(mode="json"))
 
         def sign(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
-            return {SIGNATURES: signatures(new, project.deduplication)}, {}
+            shards = new.select("id", "text", "text_hash").iter_slices(project.compute.shard)
+            signed = engine.map(partial(signatures, settings=project.deduplication), shards)
+            return {SIGNATURES: pl.concat([signatures(new.clear(), project.deduplication), *signed])}, {}
 
         counted = progress(context, "signatures", "documents")
         done = {}

@@ -1,5 +1,6 @@
 """Rate: one asset trains each rater that learns from the project's documents, one asset a source applies them all."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from midtrain_dagster.rate import fasttext
 from midtrain_dagster.rate.rate import Rater, merged, rate, unrated
 from midtrain_dagster.refresh import Frames, by_document, fingerprint
 from midtrain_dagster.select.conditions import resolve
+from midtrain_dagster.shards import Engine
 from resources.lake import Lake
 
 GROUP: Final = "rate"
@@ -120,6 +122,18 @@ def opened(project: Project, lake: Lake) -> list[Rater]:
     return found
 
 
+OPENED: dict[tuple[str, str], Rater] = {}  # of this process, by name and version: a model is loaded once a machine
+
+
+def scored(project: Project, lake: Lake, name: str, version: str, documents: pl.DataFrame) -> pl.DataFrame:
+    """One rater's ratings of a shard, on whichever machine this runs."""
+    if (name, version) not in OPENED:
+        OPENED[name, version] = next(rater for rater in opened(project, lake) if rater.name == name)
+    if OPENED[name, version].version != version:
+        raise MidtrainError(f"rater {name}: this machine has version {OPENED[name, version].version}, wanted is {version}")
+    return rate(documents, [OPENED[name, version]])
+
+
 def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDefinition:
     """Every rater's score of one source's documents."""
     deps: list[Any] = [
@@ -141,7 +155,9 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         + ", ".join(r.name for r in project.raters)
         + "; one column a rater, with its version.",
     )
-    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
+    ) -> dg.MaterializeResult:
         raters = opened(project, lake)
 
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
@@ -157,7 +173,12 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
             for rater in raters:
                 todo = unrated(new, ratings, rater)
                 counted = progress(context, f"rate {source} by {rater.name}", "documents", len(todo))
-                ratings = merged(ratings, rate(todo, [rater], counted))
+                score = partial(scored, project, lake, rater.name, rater.version)
+                parts = [rate(todo.clear(), [rater])]
+                for part in engine.map(score, todo.select("id", "text", "text_hash").iter_slices(project.compute.shard)):
+                    parts.append(part)
+                    counted.advance(len(part))
+                ratings = merged(ratings, pl.concat(parts))
             columns = ["id", "text_hash", *(c for r in raters for c in (r.name, f"{r.name}_version"))]
             return {TABLE: ratings.select(columns)}, {}
 

@@ -2,18 +2,27 @@
 
 `<root>/<name>/<fingerprint>/` is complete once it has that name; until then it is `.partial-<fingerprint>`, which a killed
 run leaves behind and the next one goes on with. `<root>/<name>/current` names the newest.
+
+With an object store behind it, the directory is what is worked in and a cache: what is made is copied to the store, its record
+last; what another machine made is fetched when it is asked for.
 """
 
+import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.locks import alone
+from midtrain_dagster.store import Store
 
 RECORD = "artifact.json"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
 
 class Artifact(NamedTuple):
@@ -28,32 +37,44 @@ class Artifact(NamedTuple):
 
 
 class Artifacts:
-    """Artifacts under one local directory."""
+    """Artifacts under one local directory, and in an object store where there is one."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path, store: Store | None = None):
+        self.root, self.store = root, store
 
     def get(self, name: str, fingerprint: str) -> Artifact | None:
         """The artifact with this fingerprint, or None."""
         path = self.root / name / fingerprint
         record = path / RECORD
-        if not record.exists():
+        if not record.exists() and not self._fetched(name, fingerprint):
             return None
-        values = json.loads(record.read_text())
+        try:
+            values = json.loads(record.read_text())
+        except ValueError:
+            raise MidtrainError(f"{record} is damaged; remove {path} and run again") from None
         return Artifact(path, fingerprint, values["digest"], values["about"], values["inputs"], values["files"])
 
     def current(self, name: str) -> Artifact:
         """The newest artifact of a name; MidtrainError where there is none."""
-        pointer = self.root / name / "current"
-        found = self.get(name, pointer.read_text().strip()) if pointer.exists() else None
+        newest = self._newest(name)
+        found = self.get(name, newest) if newest else None
         if found is None:
             raise MidtrainError(f"{name} has not been made yet in {self.root}; materialize its asset first")
         return found
 
+    def _newest(self, name: str) -> str | None:
+        kept = self.store.read(f"{name}/current") if self.store else None
+        if kept is not None:
+            return kept.decode().strip()
+        pointer = self.root / name / "current"
+        return pointer.read_text().strip() if pointer.exists() else None
+
     def all(self, name: str) -> list[Artifact]:
         """Every finished artifact of a name, sorted by fingerprint."""
         folder = self.root / name
-        found = (self.get(name, p.name) for p in sorted(folder.iterdir()) if p.is_dir()) if folder.is_dir() else ()
+        here = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
+        there = set(self.store.folders(name)) if self.store else set()
+        found = (self.get(name, fingerprint) for fingerprint in sorted(here | there))
         return [artifact for artifact in found if artifact is not None]
 
     def build(
@@ -69,27 +90,84 @@ class Artifacts:
         is to be remembered. `inputs` are what it is made from: artifacts by fingerprint, tables by version. The directory
         gets its name in one rename.
         """
-        found = self.get(name, fingerprint)
-        made = found is None
+        folder = self.root / name
+        found, made = self.get(name, fingerprint), False
         if found is None:
-            folder = self.root / name
-            partial = folder / f".partial-{fingerprint}"
-            partial.mkdir(parents=True, exist_ok=True)
-            digest, about = make(partial)
-            record = {"digest": digest, "about": about, "inputs": dict(inputs), "files": content_digest(partial)}
-            (partial / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
-            os.replace(partial, folder / fingerprint)
-            found = self.get(name, fingerprint)
-            assert found is not None
-        self._point(name, fingerprint)
+            with _told(name, folder), alone(folder / f".lock-{fingerprint}", name):
+                found = self.get(name, fingerprint)  # another run may have made it meanwhile
+                if made := found is None:
+                    found = self._make(name, fingerprint, make, inputs)
+        with _told(name, folder):
+            self._send(name, fingerprint)
+            self._point(name, fingerprint)
+        assert found is not None
         return found, made
+
+    def _make(
+        self,
+        name: str,
+        fingerprint: str,
+        make: Callable[[Path], tuple[str, dict[str, Any]]],
+        inputs: Mapping[str, str | int],
+    ) -> Artifact | None:
+        folder = self.root / name
+        partial = folder / f".partial-{fingerprint}"
+        partial.mkdir(parents=True, exist_ok=True)
+        digest, about = make(partial)
+        record = {"digest": digest, "about": about, "inputs": dict(inputs), "files": content_digest(partial)}
+        (partial / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
+        os.replace(partial, folder / fingerprint)
+        (folder / f".lock-{fingerprint}").unlink(missing_ok=True)
+        return self.get(name, fingerprint)
+
+    def _send(self, name: str, fingerprint: str) -> None:
+        """Copy to the store what is not there yet, the record last: it says that all is there."""
+        if self.store is None or self.store.read(f"{name}/{fingerprint}/{RECORD}") is not None:
+            return
+        folder = self.root / name / fingerprint
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        for path in sorted(files, key=lambda p: p == folder / RECORD):
+            self.store.upload(path, f"{name}/{fingerprint}/{path.relative_to(folder).as_posix()}")
+
+    def _fetched(self, name: str, fingerprint: str) -> bool:
+        """Whether the artifact was in the store, and so is here now."""
+        if self.store is None or self.store.read(f"{name}/{fingerprint}/{RECORD}") is None:
+            return False
+        folder, partial = self.root / name / fingerprint, self.root / name / f".fetched-{fingerprint}-{os.getpid()}"
+        with _told(name, folder):
+            for path in self.store.files(f"{name}/{fingerprint}"):
+                self.store.download(path, partial / path.removeprefix(f"{name}/{fingerprint}/"))
+            try:
+                os.replace(partial, folder)
+            except OSError:
+                if not (folder / RECORD).exists():
+                    raise
+                shutil.rmtree(partial)  # another process was quicker
+        return True
 
     def _point(self, name: str, fingerprint: str) -> None:
         pointer = self.root / name / "current"
         if not pointer.exists() or pointer.read_text() != fingerprint:
-            new = pointer.with_name(f".current-{fingerprint}")
+            new = pointer.with_name(f".current-{os.getpid()}")
             new.write_text(fingerprint)
             os.replace(new, pointer)
+        if self.store is not None and self.store.read(f"{name}/current") != fingerprint.encode():
+            self.store.write(f"{name}/current", fingerprint.encode())
+
+
+@contextmanager
+def _told(name: str, folder: Path) -> Iterator[None]:
+    """A disk that is full or may not be written to is said in words; what is half made stays and is gone on with."""
+    try:
+        yield
+    except OSError as error:
+        # Libraries in Rust raise OSError with the number in the text alone.
+        if error.errno in NO_ROOM or "No space left" in str(error):
+            said = " ".join(str(error).split())[:300]
+            raise MidtrainError(
+                f"{name}: cannot be written in {folder}: {said}; see to room and permissions there, then run again"
+            ) from None
+        raise
 
 
 def content_digest(folder: Path) -> str:

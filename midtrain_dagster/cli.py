@@ -14,6 +14,7 @@ COMMANDS = (
     "run",
     "recipes",
     "audit",
+    "storage",
     "collect",
     "clean",
     "deduplicate",

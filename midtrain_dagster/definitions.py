@@ -13,6 +13,7 @@ from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes import recipe as recipes
 from midtrain_dagster.recipes.recipe import Recipe
 from resources.embedder import Embedder, FakeEmbedder
+from resources.engine import engine_of
 from resources.gpu import Gpu
 from resources.lake import Lake
 from resources.project_teacher import ProjectTeacher
@@ -32,6 +33,7 @@ def resources(project: Project, root: Path) -> dict[str, object]:
         "project": project,
         "embedder": embedder,
         "teacher": ProjectTeacher(project.teacher, lake),
+        "engine": engine_of(project.compute),
         "gpu": Gpu(project.compute),
     }
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from midtrain_dagster.documents import Batch, documents, rejected
-from midtrain_dagster.tables import Record, Tables, add, digest
+from midtrain_dagster.tables import Record, Tables, Unreadable, add, digest
 
 NONE = pl.DataFrame(schema={"id": pl.String, "text_hash": pl.String})
 Frames = Mapping[str, pl.DataFrame]
@@ -52,37 +52,66 @@ def by_document(
     documents are worked on.
     """
     own = writes[0]
-    last = tables.record(own, asset)
+    found = {name: tables.record(name, asset) for name in writes}
+    last = found[own]
     seen = {reads: tables.version(reads)}
     mark = fingerprint(
         base, seen, digest(passing.select("id")) if passing is not None else "", last.fingerprint if last else ""
     )
     if last and last.base == base and last.reads == seen and passing is None:
         return _unchanged(tables, own, last)
-    afresh = last is None or last.base != base
+    afresh = last is None or last.base != base or None in found.values()
     if passing is None:
-        new, gone = tables.changes(reads, source, None if afresh or last is None else last.reads[reads])
+        new, gone, afresh = _changed(tables, source, reads, None if afresh or last is None else last.reads[reads])
     else:
         new, gone = _gated(tables, own, source, reads, afresh, passing)
     if last and not afresh and not len(new) and not gone:
         return _unchanged(tables, own, last) if last.reads == seen else _remember(tables, own, source, last, seen)
+    standing = {} if afresh or last is None else {n: _standing(tables, n, asset, source, last, found[n], gone) for n in writes}
     frames, about = work(new)
     for name in reversed(writes):
-        before = tables.record(name, asset)
-        if before is None or before.fingerprint != mark:
-            rows = frames[name].with_columns(source=pl.lit(source))
-            found, count = digest(rows), len(rows)
-            if not afresh and gone:
-                kept = tables.read(name, source).join(pl.DataFrame({"id": gone}), on="id", how="anti")
-                rows = pl.concat([kept, rows], how="diagonal_relaxed")
-                found, count = digest(rows), len(rows)
-            elif not afresh and before is not None:
-                found, count = add(before.digest, found), before.rows + count
-            record = Record(asset, mark, base, found, count, seen, about if name == own else {})
-            tables.commit(name, source, rows, record, replace=afresh or bool(gone))
+        before = found[name]
+        if before is not None and before.fingerprint == mark:
+            continue  # by a run that was killed before it came to the end
+        rows = frames[name].with_columns(source=pl.lit(source))
+        kept = standing.get(name)
+        if kept is not None:
+            rows = pl.concat([kept, rows], how="diagonal_relaxed")
+        if afresh or kept is not None or before is None:
+            content, count = digest(rows), len(rows)
+        else:
+            content, count = add(before.digest, digest(rows)), before.rows + len(rows)
+        record = Record(asset, mark, base, content, count, seen, about if name == own else {})
+        tables.commit(name, source, rows, record, replace=afresh or kept is not None, after=before)
     final = tables.record(own, asset)
     assert final is not None
     return Refreshed(True, len(new), len(gone), final.rows, final.digest, tables.version(own), about)
+
+
+def _changed(tables: Tables, source: str, reads: str, since: int | None) -> tuple[pl.DataFrame, list[str], bool]:
+    """What is new and what went since a version, and whether everything is to be done again: for None, or where a file of
+    that version is no longer to be read (vacuumed away, or damaged and repaired since)."""
+    if since is not None:
+        try:
+            return (*tables.changes(reads, source, since), False)
+        except Unreadable:
+            pass
+    return (*tables.changes(reads, source, None), True)
+
+
+def _standing(
+    tables: Tables, name: str, asset: str, source: str, last: Record, before: Record | None, gone: list[str]
+) -> pl.DataFrame | None:
+    """The rows that stay, where a table has to be replaced; None where it is enough to append.
+
+    A killed run may have left a table ahead of the asset's own, and what it worked on may have changed again since. Such a
+    table goes on from its version that belongs to the last finished run.
+    """
+    assert before is not None
+    version = None if before.fingerprint == last.fingerprint else tables.version_of(name, asset, last.fingerprint)
+    if not gone and version is None:
+        return None
+    return tables.read(name, source, version).join(pl.DataFrame({"id": gone}, {"id": pl.String}), on="id", how="anti")
 
 
 def whole(
@@ -106,7 +135,8 @@ def whole(
         return _unchanged(tables, name, last)
     rows, about = work()
     found = digest(rows)
-    version = tables.commit(name, source, rows, Record(asset, mark, base, found, len(rows), dict(reads), about), replace=True)
+    record = Record(asset, mark, base, found, len(rows), dict(reads), about)
+    version = tables.commit(name, source, rows, record, replace=True, after=last)
     return Refreshed(last is None or last.digest != found, len(rows), 0, len(rows), found, version, about)
 
 
@@ -130,7 +160,7 @@ def _unchanged(tables: Tables, name: str, last: Record) -> Refreshed:
 def _remember(tables: Tables, name: str, source: str, last: Record, reads: dict[str, int]) -> Refreshed:
     """Other sources moved the table on; note the version so that the next look is short again."""
     record = last._replace(reads=reads)
-    tables.commit(name, source, tables.read(name, source).clear(), record, replace=False)
+    tables.commit(name, source, tables.read(name, source).clear(), record, replace=False, after=last)
     return _unchanged(tables, name, record)
 
 
@@ -169,7 +199,8 @@ def from_outside(
         found, count = digest(rows), len(rows)
     elif last:
         found, count = add(last.digest, found), last.rows + count
-    version = tables.commit(name, source, rows, Record(asset, mark, base, found, count, {}, about), not last or bool(len(gone)))
+    record = Record(asset, mark, base, found, count, {}, about)
+    version = tables.commit(name, source, rows, record, replace=not last or bool(len(gone)), after=last)
     return Refreshed(last is None or found != last.digest, len(new), len(gone), count, found, version, about)
 
 

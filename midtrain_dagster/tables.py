@@ -8,16 +8,19 @@ Anyone can read the tables: DuckDB through `relation`, Polars through `scan`, bo
 """
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 import duckdb
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.store import Store
 
 # A record is looked up in the table's log, so the log is kept for good; checkpoints keep reading it cheap.
 CONFIGURATION = {
@@ -27,6 +30,10 @@ CONFIGURATION = {
 # When it was collected says nothing of what was collected, and the text is covered by its hash.
 NOT_CONTENT = ("text", "collected")
 RETRIES = 20
+
+
+class Unreadable(MidtrainError):
+    """A file of a table is gone or damaged."""
 
 
 class Record(NamedTuple):
@@ -49,11 +56,22 @@ class Changes(NamedTuple):
 
 
 class Tables:
-    """All tables under one root: a directory, or the URI of an object store with its options."""
+    """All tables under one root: a directory, or the URI of an object store with its options.
 
-    def __init__(self, root: str | Path, storage_options: Mapping[str, str] | None = None):
-        self.root = str(root)
+    `cache` is a local directory for DuckDB, which reads a store's files from there; they never change, so none is stale.
+    """
+
+    def __init__(self, root: str | Path, storage_options: Mapping[str, str] | None = None, cache: Path | None = None):
+        self.root, self.cache = str(root), cache
         self.storage_options = dict(storage_options or {}) or None
+
+    def names(self) -> list[str]:
+        """Every table there is, sorted."""
+        if "://" in self.root:
+            found = Store(self.root, self.storage_options).files()
+            return sorted({path.partition("/_delta_log/")[0] for path in found if "/_delta_log/" in path})
+        root = Path(self.root)
+        return sorted(p.parent.relative_to(root).as_posix() for p in root.rglob("_delta_log"))
 
     def uri(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -83,7 +101,8 @@ class Tables:
         return _scan(files, self.schema(name), self.storage_options)
 
     def read(self, name: str, source: str | None = None, version: int | None = None) -> pl.DataFrame:
-        return self.scan(name, source, version).collect()
+        """Rows of a version. Raises Unreadable where one of its files is gone or damaged."""
+        return _collect(name, self.scan(name, source, version))
 
     def schema(self, name: str) -> pl.Schema:
         return pl.Schema(self.open(name).schema())
@@ -93,20 +112,32 @@ class Tables:
         files = [f for f in self.files(name, version) if sources is None or any(f"/source={s}/" in f for s in sources)]
         if not files:
             raise MidtrainError(f"table {name} holds no rows{' of ' + ', '.join(sources) if sources else ''}")
-        listed = ", ".join("'" + f.replace("'", "''") + "'" for f in files)
+        listed = ", ".join("'" + f.replace("'", "''") + "'" for f in self._at_hand(files))
         return f"read_parquet([{listed}], hive_partitioning=true, hive_types={{'source': VARCHAR}}, union_by_name=true)"
+
+    def _at_hand(self, files: list[str]) -> list[str]:
+        """The files as local paths, those of a store fetched into the cache."""
+        if "://" not in self.root or self.cache is None:
+            return files
+        store = Store(self.root, self.storage_options)
+        found = []
+        for uri in files:
+            path = uri.removeprefix(f"{self.root}/")
+            if not (self.cache / path).exists():
+                store.download(path, self.cache / path)
+            found.append(str(self.cache / path))
+        return found
 
     def record(self, name: str, asset: str) -> Record | None:
         """The newest record of an asset in a table, or None where it never committed."""
-        if not self.exists(name):
-            return None
-        table = self.open(name)
-        for limit in (64, None):
-            for entry in table.history(limit):
-                if "midtrain" in entry:
-                    record = json.loads(entry["midtrain"])
-                    if record["asset"] == asset:
-                        return Record(**record)
+        return _newest(self.open(name), asset) if self.exists(name) else None
+
+    def version_of(self, name: str, asset: str, fingerprint: str) -> int | None:
+        """The newest version whose commit was made by this asset with this fingerprint, or None."""
+        for entry in self.open(name).history():
+            record = json.loads(entry.get("midtrain", "{}"))
+            if record.get("asset") == asset and record.get("fingerprint") == fingerprint:
+                return int(entry["version"])
         return None
 
     def records(self, name: str, version: int | None = None) -> list[Record]:
@@ -122,54 +153,96 @@ class Tables:
         """Rows of a source that are new since a version (all of them for None), and ids that went.
 
         Only files that were added or removed between the two versions are read, so the cost grows with the change.
+        Raises Unreadable where one of these is gone or damaged.
         """
         now = self.files(name, source=source)
         before = [] if since is None else self.files(name, since, source)
         schema = self.schema(name)
         added, removed = sorted(set(now) - set(before)), sorted(set(before) - set(now))
-        new = _scan(added, schema, self.storage_options).collect() if added else pl.DataFrame(schema=schema)
+        new = _collect(name, _scan(added, schema, self.storage_options)) if added else pl.DataFrame(schema=schema)
         if not removed:
             return Changes(new, [])
-        old = _scan(removed, schema, self.storage_options).select("id", "text_hash").collect()
+        old = _collect(name, _scan(removed, schema, self.storage_options).select("id", "text_hash"))
         fresh = new.join(old, on=["id", "text_hash"], how="anti")
         gone = old.join(new.select("id", "text_hash"), on=["id", "text_hash"], how="anti")["id"]
         return Changes(fresh, sorted(set(gone)))
 
-    def commit(self, name: str, source: str | None, rows: pl.DataFrame, record: Record, replace: bool) -> int:
+    def commit(
+        self,
+        name: str,
+        source: str | None,
+        rows: pl.DataFrame,
+        record: Record,
+        replace: bool,
+        after: Record | EllipsisType | None = ...,
+    ) -> int:
         """Append rows of a source, or replace all of that source's rows (of every source for None), in one commit.
 
-        Writers of other sources do not disturb each other. If another run has committed for the same asset since
-        `record` was prepared, MidtrainError is raised and nothing is written. Returns the new version.
+        Writers of other sources do not disturb each other. `after` is the asset's record that the work went out from (left
+        out: the one that is there now). If another run has committed for the same asset since, MidtrainError is raised and
+        nothing is written: its rows would be there twice. Returns the new version.
         """
-        before = self.record(name, record.asset)
-        for _ in range(RETRIES):
+        expected = self.record(name, record.asset) if after is ... else after
+        for attempt in range(RETRIES):
+            table = self.open(name) if self.exists(name) else None
+            if (_newest(table, record.asset) if table else None) != expected:
+                raise MidtrainError(f"{record.asset}: another run has just written it; run again")
             try:
-                self._write(name, source, rows, record, replace)
-                return self.version(name)
+                return self._write(name, table, source, rows, record, replace)
             except CommitFailedError:
-                if self.record(name, record.asset) != before:
-                    raise MidtrainError(f"{record.asset}: another run has just written it; run again") from None
+                time.sleep(0.01 * attempt)
+            except (DeltaError, OSError) as error:
+                if table is None and self.exists(name):
+                    continue  # another writer has just created it
+                raise MidtrainError(
+                    f"table {name}: could not be written in {self.root}, nothing of it was changed: {_said(error)}; "
+                    "see to room and permissions there, then run again"
+                ) from None
         raise MidtrainError(f"table {name}: other writers kept getting in first, {RETRIES} times; run again")
 
-    def _write(self, name: str, source: str | None, rows: pl.DataFrame, record: Record, replace: bool) -> None:
+    def _write(
+        self, name: str, table: DeltaTable | None, source: str | None, rows: pl.DataFrame, record: Record, replace: bool
+    ) -> int:
+        """One try: it fails where anyone has committed after the version that `table` is open at."""
         options: dict[str, Any] = {
             "mode": "overwrite" if replace else "append",
-            "storage_options": self.storage_options,
             "commit_properties": CommitProperties(
                 custom_metadata={"midtrain": json.dumps(record._asdict(), sort_keys=True)}, max_commit_retries=0
             ),
         }
-        if not self.exists(name):
-            options |= {"partition_by": ["source"], "configuration": CONFIGURATION}
-            options["mode"] = "append"
-        elif replace and source is not None:
+        if table is None:
+            options |= {"mode": "error", "partition_by": ["source"], "configuration": CONFIGURATION}
+            write_deltalake(self.uri(name), rows.to_arrow(), storage_options=self.storage_options, **options)
+            return 0
+        if replace and source is not None:
             options["predicate"] = f"source = '{source}'"
-            options["schema_mode"] = "merge"
-        elif replace:
-            options["schema_mode"] = "overwrite"
-        else:
-            options["schema_mode"] = "merge"
-        write_deltalake(self.uri(name), rows.to_arrow(), **options)
+        options["schema_mode"] = "overwrite" if replace and source is None else "merge"
+        before = table.version()
+        write_deltalake(table, rows.to_arrow(), **options)
+        return int(before) + 1
+
+
+def _newest(table: DeltaTable, asset: str) -> Record | None:
+    for limit in (64, None):
+        for entry in table.history(limit):
+            if "midtrain" in entry:
+                record = json.loads(entry["midtrain"])
+                if record["asset"] == asset:
+                    return Record(**record)
+    return None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _collect(name: str, frame: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return frame.collect()
+    except (pl.exceptions.ComputeError, OSError) as error:
+        raise Unreadable(
+            f"table {name}: a file of it is gone or damaged: {_said(error)}; `midtrain storage repair` mends it"
+        ) from None
 
 
 def _scan(files: list[str], schema: pl.Schema, storage_options: dict[str, str] | None) -> pl.LazyFrame:
@@ -197,8 +270,9 @@ def digest(frame: pl.DataFrame) -> str:
         return "0" * 32
     rows = "(select to_json(content)::varchar as r from content)"
     query = f"select sum(md5_number_lower(r))::varchar, sum(md5_number_upper(r))::varchar from {rows}"
-    duckdb.execute("SET enable_progress_bar = false")  # it would be written to standard output
-    low, high = (int(part) % (1 << 64) for part in duckdb.execute(query).fetchall()[0])
+    with duckdb.cursor() as con:  # the shared connection refuses a second thread
+        con.execute("SET enable_progress_bar = false")  # it would be written to standard output
+        low, high = (int(part) % (1 << 64) for part in con.execute(query).fetchall()[0])
     return f"{high:016x}{low:016x}"
 
 

@@ -4,11 +4,12 @@ from functools import cached_property
 from pathlib import Path
 
 from midtrain_dagster.artifacts import Artifacts
+from midtrain_dagster.store import Store
 from midtrain_dagster.tables import Tables
 
 
 class Lake:
-    """Tables under `storage`, which may be the URI of an object store; artifacts and caches on the local disk.
+    """Tables and artifacts under `storage`, which may be the URI of an object store; caches on the local disk.
 
     `storage` relative to `root`, the project file's directory. Nothing is created before something is written.
     """
@@ -28,11 +29,14 @@ class Lake:
 
     @cached_property
     def tables(self) -> Tables:
-        return Tables(self.storage if self.remote else self.local / "tables", self.options)
+        if self.remote:
+            return Tables(f"{self.storage.rstrip('/')}/tables", self.options, self.cache_path("tables"))
+        return Tables(self.local / "tables")
 
     @cached_property
     def artifacts(self) -> Artifacts:
-        return Artifacts(self.local / "artifacts")
+        kept = Store(f"{self.storage.rstrip('/')}/artifacts", self.options) if self.remote else None
+        return Artifacts(self.local / "artifacts", kept)
 
     def cache_path(self, name: str) -> Path:
         """Where a cache is: a directory whose loss costs time and nothing else. It need not exist yet."""

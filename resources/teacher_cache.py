@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 
+from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import Prices
 from midtrain_dagster.synthesize.teacher import Keep, Reply, Request, Teacher
@@ -79,7 +80,10 @@ class CachedTeacher:
         self.prices, self.budget = prices or Prices(), budget
         self.window = int(getattr(inner, "window", WINDOW))
         self._database: sqlite3.Connection | None = None
-        self._connect()
+        try:
+            self._connect()
+        except sqlite3.OperationalError as error:
+            raise MidtrainError(f"teacher cache {path}: {error}; see to room and permissions there, then run again") from None
 
     def _connect(self) -> sqlite3.Connection:
         if self._database is None:
@@ -95,7 +99,20 @@ class CachedTeacher:
     def complete(
         self, requests: Iterable[Request | None], progress: Progress | None = None, keep: Keep | None = None
     ) -> Iterator[tuple[int, Reply]]:
-        """Replies from the store at once, the others as they arrive; error `budget` for what may no longer be bought."""
+        """Replies from the store at once, the others as they arrive; error `budget` for what may no longer be bought.
+
+        Raises MidtrainError where the store cannot be written: nothing may be bought that is not remembered.
+        """
+        try:
+            yield from self._complete(requests, progress, keep)
+        except sqlite3.OperationalError as error:
+            raise MidtrainError(
+                f"teacher cache {self.path}: {error}; see to room and permissions there, then run again"
+            ) from None
+
+    def _complete(
+        self, requests: Iterable[Request | None], progress: Progress | None, keep: Keep | None
+    ) -> Iterator[tuple[int, Reply]]:
         book = _Book(iter(requests))
 
         def store(place: int, reply: Reply) -> None:

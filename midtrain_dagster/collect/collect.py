@@ -14,13 +14,14 @@ from midtrain_dagster.documents import Batch, document_id, documents, rejected
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.sources import Source
 from midtrain_dagster.seen import Seen
+from midtrain_dagster.shards import Engine
 
 BATCH_CHARACTERS = 32 << 20
 BATCH_ROWS = 10_000
 
 
 def collect(
-    source: Source, root: Path, collected: datetime | None = None, progress: Progress | None = None, workers: int = 1
+    source: Source, root: Path, collected: datetime | None = None, progress: Progress | None = None, workers: int | Engine = 1
 ) -> Iterator[Batch]:
     """The documents of a source in the order they are read, a few ten megabytes at a time, with what could not become one.
 

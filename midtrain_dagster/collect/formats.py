@@ -38,6 +38,7 @@ from midtrain_dagster.project.sources import (
     Text,
     Warc,
 )
+from midtrain_dagster.shards import Engine
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "warc": warc.SUFFIXES,
@@ -79,7 +80,7 @@ def paths(source: Source, root: Path) -> list[Path]:
     return found
 
 
-def read(source: Source, root: Path, workers: int = 1) -> Items:
+def read(source: Source, root: Path, workers: int | Engine = 1) -> Items:
     """The records of a source and what could not become one, in a fixed order."""
     if isinstance(source, Code):
         reader = repository.read if source.repository else code.read

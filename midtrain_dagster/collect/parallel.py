@@ -2,7 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
+
+from midtrain_dagster.shards import Engine
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -13,14 +16,18 @@ AHEAD = 4  # chunks a worker that wait or are being worked on
 
 
 def ordered_map(
-    function: Callable[[A], B], items: Iterable[A], workers: int, size: Callable[[A], int] = lambda item: 0
+    function: Callable[[A], B], items: Iterable[A], workers: int | Engine, size: Callable[[A], int] = lambda item: 0
 ) -> Iterator[B]:
-    """`map(function, items)`, by `workers` processes. At most a few chunks are held, however many items there are; `size`
-    tells an item's bytes.
+    """`map(function, items)`, by `workers` processes or the machines of an engine. At most a few chunks are held, however many
+    items there are; `size` tells an item's bytes.
 
     The function and its arguments must be picklable. Processes are started fresh (forkserver): nothing of this
     process's threads or handles is inherited.
     """
+    if not isinstance(workers, int):
+        for results in workers.map(partial(_each, function), _chunks(items, size)):
+            yield from results
+        return
     if workers <= 1:
         yield from map(function, items)
         return
@@ -39,6 +46,12 @@ def ordered_map(
             yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunks(items: Iterable[A], size: Callable[[A], int]) -> Iterator[list[A]]:
+    source = iter(items)
+    while chunk := _chunk(source, size):
+        yield chunk
 
 
 def _chunk(items: Iterator[A], size: Callable[[A], int]) -> list[A]:

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.locks import alone
 from midtrain_dagster.progress import Progress
 
 INDEX_SCHEMA = pl.Schema(
@@ -104,7 +105,7 @@ def _plain(backend: Any, parse_special_tokens: bool) -> Iterator[None]:
 
 
 class TokenStore:
-    """Tokens by text hash, on disk; opened for reading and for adding. One writer at a time."""
+    """Tokens by text hash, on disk; opened for reading and for adding. One writer at a time: `add` waits."""
 
     def __init__(self, path: Path, tokenizer: Any, parse_special_tokens: bool = False):
         """Open or begin the store in `path`. Raises MidtrainError where it was made with another tokenizer."""
@@ -114,7 +115,10 @@ class TokenStore:
         self.vocab_size = len(tokenizer)
         self.dtype = np.dtype("<u2" if self.vocab_size <= 1 << 16 else "<u4")
         self._check_tokenizer()
-        index = path / "index.parquet"
+        self._load()
+
+    def _load(self) -> None:
+        index = self.path / "index.parquet"
         self.index = pl.read_parquet(index) if index.exists() else pl.DataFrame(schema=INDEX_SCHEMA)
         self._known = set(self.index.select("text_hash", "prompt_characters").iter_rows())
         self._length = int(self.index.select((pl.col("offset") + pl.col("tokens")).max()).item() or 0)
@@ -127,17 +131,26 @@ class TokenStore:
             "parse_special_tokens": self.parse_special_tokens,
         }
         file = self.path / "store.json"
-        if file.exists() and json.loads(file.read_text()) != about:
+        if not file.exists():
+            partial = file.with_name(f"store.json.{os.getpid()}")
+            partial.write_text(json.dumps(about))
+            partial.replace(file)
+        elif json.loads(file.read_text()) != about:
             raise MidtrainError(
                 f"{self.path}: these tokens were made with another tokenizer; choose another directory or remove it"
             )
-        file.write_text(json.dumps(about))
 
     def add(self, documents: pl.DataFrame, progress: Progress | None = None) -> int:
         """Tokenize the documents (`text, text_hash`, optionally `metadata`) that are not there yet; returns how many.
 
-        The index is replaced when all are written, so that a process that dies leaves the store as it was.
+        The index is replaced when all are written, so that a process that dies leaves the store as it was. Other processes
+        wait meanwhile.
         """
+        with alone(self.path / ".lock", f"tokens in {self.path}", patience=3600.0):
+            self._load()  # what others have added since
+            return self._add(documents, progress)
+
+    def _add(self, documents: pl.DataFrame, progress: Progress | None) -> int:
         new = marked(documents.select("text", "text_hash", *_present(documents))).unique(
             KEYS, keep="first", maintain_order=True
         )

@@ -18,6 +18,7 @@ from midtrain_dagster.settings import Settings
 
 FILE = "midtrain.yaml"
 VARIABLE = "MIDTRAIN_PROJECT"
+SECRET = ("secret", "access_key", "account_key", "token", "password", "sas_key", "service_account_key")
 Step = Literal["deduplicate", "decontaminate", "rate"]
 
 
@@ -49,7 +50,9 @@ class EmbedderSettings(Settings):
 class Compute(Settings):
     """Where work runs."""
 
-    engine: Literal["local", "ray"] = "local"
+    kind: Literal["local", "ray"] = Field("local", description="this machine, or an existing Ray cluster (extra `ray`)")
+    address: str = Field("auto", description="of the Ray cluster: auto, host:port, or ray://host:10001")
+    shard: int = Field(2000, ge=1, description="documents that are worked on at a time; no result depends on it")
     workers: int = Field(2, ge=1, description="processes for work that shards")
     threads: int | None = Field(None, ge=1, description="of a training process; null: the cores that there are")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -106,6 +109,9 @@ class Project(Settings):
 
     @model_validator(mode="after")
     def _distinct(self) -> "Project":
+        secret = sorted(key for key in self.storage_options if any(word in key.lower() for word in SECRET))
+        if secret:
+            raise ValueError(f"storage_options: {', '.join(secret)} is a secret; leave it out and set it in the environment")
         named = [entry.name for entry in (*self.sources, *self.generators)]
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:

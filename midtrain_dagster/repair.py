@@ -1,0 +1,51 @@
+"""Damaged tables: which assets' rows no longer are what their record says, and how they are made again.
+
+A file that is gone, cut or changed is found by reading everything and comparing digests. The rows of that asset are then given
+up, with the reason in the table's log; the next run makes them anew from what they were made from. What was collected from a
+place that has since changed is collected as it is there now.
+"""
+
+from typing import NamedTuple
+
+import polars as pl
+
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.tables import Record, Tables, Unreadable, digest
+
+
+class Damage(NamedTuple):
+    """Rows of one asset in one table that cannot be trusted."""
+
+    table: str
+    asset: str
+    why: str
+
+
+def damages(tables: Tables) -> list[Damage]:
+    """Every asset's rows in every table, read and compared with the digest in their record."""
+    found = []
+    for name in tables.names():
+        for record in tables.records(name):
+            try:
+                now = digest(tables.read(name, source_of(record, name)))
+            except Unreadable as error:
+                found.append(Damage(name, record.asset, str(error)))
+                continue
+            if now != record.digest:
+                found.append(Damage(name, record.asset, f"rows have digest {now}, recorded is {record.digest}"))
+    return found
+
+
+def give_up(tables: Tables, damage: Damage) -> None:
+    """Take the damaged rows out, so that the next run of the asset makes them again."""
+    last = tables.record(damage.table, damage.asset)
+    if last is None:
+        raise MidtrainError(f"table {damage.table} knows nothing of {damage.asset}")
+    none = pl.DataFrame(schema=tables.schema(damage.table))
+    record = Record(damage.asset, "", "", digest(none), 0, {}, {"given up": damage.why})
+    tables.commit(damage.table, source_of(last, damage.table), none, record, replace=True, after=last)
+
+
+def source_of(record: Record, table: str) -> str | None:
+    """The source whose rows an asset owns in a table; None where the whole table is its own."""
+    return None if record.asset == table else record.asset.rpartition("/")[2]
