@@ -28,7 +28,8 @@ class Store:
             from obstore.exceptions import BaseError
             from obstore.store import from_url
 
-            config, connection = {}, {}
+            config: Any = {}
+            connection: Any = {}
             for key, value in self.options.items():
                 plain = key.lower().removeprefix("aws_")
                 if plain in OF_THE_CONNECTION:
