@@ -282,7 +282,7 @@ def annealed(desk: Desk, table: pl.DataFrame) -> tuple[dict[str, float], list[di
             mixed = online.anneal_shares(desk.baseline, ingredient, anneal.share, caps.get(ingredient, 1.0))
             add(ingredient, "baseline-0", mixed, settings.seed)
     runs = pl.DataFrame(rows)
-    noise = float(np.std([r["loss"] for r in rows[: settings.repeats]], ddof=1))
+    noise = float(np.std(runs["loss"].head(settings.repeats).to_numpy(), ddof=1))
     effects = online.microanneals(runs, ["loss"], {"loss": noise})
     clear = {row["run"]: row["effect"] for row in effects.filter("clear").iter_rows(named=True)}
     return online.combine(desk.baseline, clear, anneal.share), effects.to_dicts()

@@ -179,7 +179,7 @@ class TokenStore:
                 if progress:
                     progress.advance(int(lengths.sum()))
         if added:
-            self.index = pl.concat([self.index, *(rows.cast(INDEX_SCHEMA) for rows in added)])  # type: ignore[arg-type]
+            self.index = pl.concat([self.index, *(rows.cast(INDEX_SCHEMA) for rows in added)])
             self._known.update(key for rows in added for key in rows.select(KEYS).iter_rows())
             self._length = position
             self._save()
