@@ -16,6 +16,10 @@ def register(app: typer.Typer) -> None:
         known: Annotated[
             list[Path] | None, typer.Option("--known", help="signatures.parquet of an earlier run; repeatable.")
         ] = None,
+        lines: Annotated[
+            bool,
+            typer.Option("--lines", help="Also repeated_lines.parquet: how much of each document many of its source have."),
+        ] = False,
         settings: Annotated[Path | None, typer.Option("--settings", help="YAML file with deduplication settings.")] = None,
         jaccard: Annotated[
             float | None, typer.Option("--jaccard", help="Similarity from which documents are near duplicates.")
@@ -30,4 +34,4 @@ def register(app: typer.Typer) -> None:
         chosen = Deduplication.read(settings) if settings else Deduplication()
         given = {name: value for name, value in (("jaccard", jaccard), ("survivor", survivor)) if value is not None}
         chosen = Deduplication.check({**chosen.model_dump(), **given}, where="options")
-        console.result(run(paths, known or [], out, chosen, console.progress("deduplicate", "documents")))
+        console.result(run(paths, known or [], out, chosen, console.progress("deduplicate", "documents"), lines))

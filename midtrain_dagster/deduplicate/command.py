@@ -12,6 +12,7 @@ import polars as pl
 from midtrain_dagster import files
 from midtrain_dagster.deduplicate.bands import banding
 from midtrain_dagster.deduplicate.cluster import SURVIVORS, batches
+from midtrain_dagster.deduplicate.lines import REPEATED, lines, repeated
 from midtrain_dagster.deduplicate.signatures import SIGNATURES, signatures
 from midtrain_dagster.documents import REJECTED_SCHEMA, rejected
 from midtrain_dagster.errors import MidtrainError
@@ -20,10 +21,21 @@ from midtrain_dagster.project.deduplication import Deduplication
 from midtrain_dagster.seen import Seen
 
 
-def run(paths: Iterable[Path], known: Sequence[Path], out: Path, settings: Deduplication, progress: Progress) -> dict[str, Any]:
-    """Find duplicates among the documents in `paths` and those whose signatures are in `known`; returns counts and speed."""
+def run(
+    paths: Iterable[Path],
+    known: Sequence[Path],
+    out: Path,
+    settings: Deduplication,
+    progress: Progress,
+    repeated_lines: bool = False,
+) -> dict[str, Any]:
+    """Find duplicates among the documents in `paths` and those whose signatures are in `known`; returns counts and speed.
+
+    `repeated_lines`: also how much of each document stands in many documents of its source (all lines' hashes in memory).
+    """
     started, cpu, size = time.monotonic(), time.process_time(), 0
     bands, reasons = banding(settings), Counter[str]()
+    hashed: list[pl.DataFrame] = []
     with ExitStack() as stack:
         seen = stack.enter_context(Seen())
         old = _remember(known, seen)
@@ -39,9 +51,15 @@ def run(paths: Iterable[Path], known: Sequence[Path], out: Path, settings: Dedup
             lost.write(rejects)
             reasons.update(rejects["reason"].to_list())
             sink.write(signatures(fresh, settings, progress))
+            if repeated_lines:
+                hashed.append(lines(fresh, settings))
             size += int(fresh["text"].str.len_bytes().sum())
         progress.close()
     counts = _clusters([*known, out / "signatures.parquet"], out / "clusters.parquet", settings)
+    if repeated_lines:
+        with files.ParquetSink(out / "repeated_lines.parquet") as found:
+            found.write(repeated(pl.concat(hashed), settings) if hashed else pl.DataFrame(schema=REPEATED))
+        counts["documents_with_repeated_lines"] = int((pl.read_parquet(found.path)["repeated_lines"] > 0).sum())
     seconds = time.monotonic() - started
     return {
         "read": sink.rows + lost.rows,

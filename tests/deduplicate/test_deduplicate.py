@@ -176,7 +176,9 @@ def test_the_command_works_in_increments(tmp_path):
         return json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout.strip().splitlines()[-1])
 
     everything = corpus()
-    whole = run("whole", pl.concat([everything, everything[:2]]))
+    whole = run("whole", pl.concat([everything, everything[:2]]), "--lines")
+    assert pl.read_parquet(tmp_path / "whole/repeated_lines.parquet")["repeated_lines"].sum() == 0
+    assert whole["documents_with_repeated_lines"] == 0
     assert (whole["read"], whole["kept"], whole["rejected"]) == (82, 80, 2)
     assert (whole["exact_duplicates"], whole["near_duplicates"], whole["clusters"]) == (20, 40, 20)
     run("old", everything[::2])
