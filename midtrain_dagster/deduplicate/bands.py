@@ -21,7 +21,7 @@ class Bands(NamedTuple):
         return 1 - (1 - similarity**self.rows) ** self.bands
 
 
-def bands_for(jaccard: float, permutations: int, false_negative: float = 0.002) -> Bands:
+def bands_for(jaccard: float, permutations: int, false_negative: float = 0.0005) -> Bands:
     """The widest bands whose mean false-negative rate above `jaccard` is at most `false_negative`, of `permutations` hashes.
 
     Wide bands make few false candidates; candidates are confirmed anyway, a missed pair is lost for good.

@@ -166,7 +166,7 @@ def _near(db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify
         if verify is not None:
             keep = verify(frame.select("id", "other")).to_numpy().astype(bool)
         else:
-            keep = similarity(frame["sketch"], frame["other"]) >= settings.jaccard - 2 * error
+            keep = similarity(frame["sketch"], frame["other"]) >= settings.jaccard - 3 * error
         yield frame["number"].to_numpy()[keep], frame["least"].to_numpy()[keep]
 
 

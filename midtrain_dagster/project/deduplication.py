@@ -26,7 +26,7 @@ class Deduplication(Settings):
     rows: int | None = Field(default=None, ge=1, description="Hashes in a band; null: chosen.")
     confirm: bool = Field(
         default=True,
-        description="Keep a candidate pair only when its estimated Jaccard reaches `jaccard` less two standard errors.",
+        description="Keep a candidate pair only when its estimated Jaccard reaches `jaccard` less three standard errors.",
     )
     seed: int = Field(default=1, description="Seed of the hash functions. Signatures of different seeds do not compare.")
     minimum_words: int = Field(default=5, ge=1, description="Documents of fewer words are compared exactly only.")

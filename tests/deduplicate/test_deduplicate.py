@@ -130,9 +130,9 @@ def test_survivors_follow_the_rule():
 
 def test_bands_meet_their_error():
     chosen = bands_for(0.8, 128)
-    assert (chosen.bands, chosen.rows) == (18, 7)
-    assert chosen.false_negative <= 0.002
-    assert chosen.probability(0.8) == pytest.approx(1 - (1 - 0.8**7) ** 18)
+    assert (chosen.bands, chosen.rows) == (21, 6)
+    assert chosen.false_negative <= 0.0005
+    assert chosen.probability(0.8) == pytest.approx(1 - (1 - 0.8**6) ** 21)
     assert bands_for(0.5, 128).rows < chosen.rows
     assert banding(Deduplication(bands=14, rows=8))[:2] == (14, 8)
     for wrong in ({"bands": 20, "rows": 20}, {"bands": 4}):
