@@ -102,6 +102,7 @@ def test_ray_is_named_where_it_is_missing(plan: TrainingPlan, monkeypatch: pytes
         ray_train.train(plan, 2, None)
 
 
+@pytest.mark.skipif("MIDTRAIN_TEST_RAY" not in os.environ, reason="starts a Ray cluster: set MIDTRAIN_TEST_RAY=1 to run it")
 def test_two_workers_of_ray_train(plan: TrainingPlan) -> None:
     pytest.importorskip("ray.train.torch")
     told = launched(Gpu(Compute(device="cpu", devices=2, threads=1, launcher="ray")), plan)
