@@ -7,6 +7,8 @@ import numba  # noqa: TID253
 import numpy as np
 
 TAIL = 8  # words at the end of a question, or a fifth of it: what it asks, after what it tells
+PLACED = np.float32(0.3)  # of a question's weight in order, before it is asked whether it keeps its places
+SHIFTS = 40  # distances between a question and its copy that are tried
 GAP = np.float32(0.12)  # of an average word's weight, for every word of either side that the alignment skips
 
 
@@ -76,6 +78,32 @@ def coverage(q_stems, q_weights, d_stems):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
+def in_place(q_stems, q_weights, d_stems, low, high):  # type: ignore[no-untyped-def]
+    """Words of a question that stand in a window at one distance from each other, whatever stands between them.
+
+    Where words were exchanged one for one the others keep their places; another text that shares as many words has them elsewhere.
+    Tries every shift in [low, high), a word either way allowed. Returns (words, their weight, longest run) of the best shift.
+    """
+    best, best_mass, best_run = 0, np.float32(0), 0
+    for shift in range(low, high):
+        count, mass, run, longest = 0, np.float32(0), 0, 0
+        for i in range(len(q_stems)):
+            hit = False
+            for j in range(max(0, i + shift - 1), min(len(d_stems), i + shift + 2)):
+                if d_stems[j] == q_stems[i]:
+                    hit = True
+                    break
+            run = run + 1 if hit else 0
+            longest = max(longest, run)
+            if hit:
+                count += 1
+                mass += q_weights[i]
+        if mass > best_mass:
+            best, best_mass, best_run = count, mass, longest
+    return best, best_mass, best_run
+
+
+@numba.njit(nogil=True, cache=True)
 def _missing(wanted, window):  # type: ignore[no-untyped-def]
     """How many of `wanted` are not in `window`."""
     count = 0
@@ -96,12 +124,12 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
     `regions`: (n, 4) row, unit, first word, end word. `document`: words, stems, offsets. `unit`: words, stems, weights,
     offsets, question. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
     passages. Columns: first word, end word, run, common, order, overlap, answer, options, passage, span, numbers changed,
-    names changed, frame, tail.
+    names changed, frame, tail, words in place, their weight, their longest run.
     """
     d_words, d_stems, d_offsets = document
     u_words, u_stems, u_weights, u_offsets, question_of = unit
     number_words, number_offsets, name_words, name_offsets = slots
-    out = np.zeros((len(regions), 14), np.float64)
+    out = np.zeros((len(regions), 17), np.float64)
     for r in range(len(regions)):
         row, u, first = regions[r, 0], regions[r, 1], regions[r, 2]
         end = min(regions[r, 3], first + 4 * limit)
@@ -109,7 +137,7 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
         q_words, q_stems, weights = u_words[begin:stop], u_stems[begin:stop], u_weights[begin:stop]
         if least > 0 and coverage(q_stems, weights, d_stems[first:end]) < least:
             continue
-        left, right, common, mass, run, _, _ = align(q_words, q_stems, weights, d_words[first:end], d_stems[first:end])
+        left, right, common, mass, run, top, bottom = align(q_words, q_stems, weights, d_words[first:end], d_stems[first:end])
         slack = 3 + (right - left) // 10
         low, high = max(first, first + left - slack), min(end, first + right + slack)
         total = weights.sum()
@@ -137,4 +165,8 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
         last = max(u_offsets[u], u_offsets[u + 1] - max(TAIL, (u_offsets[u + 1] - u_offsets[u]) // 5))
         tail = slice(last, u_offsets[u + 1])
         out[r, 13] = coverage(u_stems[tail], u_weights[tail], d_stems[low : min(b, high + near)])
+        if mass >= PLACED * total:
+            one, two = min(left - top, right - bottom), max(left - top, right - bottom)
+            words, weight, longest = in_place(q_stems, weights, d_stems[first:end], one - 2, min(two, one + SHIFTS) + 3)
+            out[r, 14], out[r, 15], out[r, 16] = words, weight / total if total > 0 else 0.0, longest
     return out

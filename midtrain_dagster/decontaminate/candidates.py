@@ -7,9 +7,7 @@ import numpy as np
 from midtrain_dagster.decontaminate.index import Index
 from midtrain_dagster.decontaminate.words import Words
 
-WINDOW, STRIDE = 80, 40  # words of a document that are looked at together for rare words
-BAG_SHARE = 0.38  # of a chunk's rare words, by weight, that a window must hold
-BAG_LEAST = 2.0  # in units of a word as rare as can be
+GAP = 80  # words between two hits of one region, at least
 BLOCK, STRONGEST = 32, 12  # units kept where regions begin within so many words of a document
 MARGIN = 60  # words beside a region that the alignment may use
 
@@ -41,17 +39,12 @@ def by_ngrams(documents: Words, index: Index, n: int) -> Regions:
     return _regions(documents, index, np.repeat(rows, repeats), units, np.repeat(places, repeats), np.ones(len(units)), n)
 
 
-def by_rare_words(documents: Words, index: Index) -> Regions:
-    """Regions whose windows hold much of a unit's rare words, in any order, inflected as may be."""
-    from midtrain_dagster.decontaminate.kernels import bags, lookup
-
-    b = index.bags
-    terms = np.empty(len(documents.stems), np.int32)
-    lookup(documents.stems, b.table.bits, b.table.bitmap_bits, b.table.keys, b.table.values, b.table.bitmap, terms)
-    rows, places, chunks, shares = bags(
-        terms, documents.offsets, b.weights, b.offsets, b.posts, b.chunk_weight, BAG_LEAST, WINDOW, STRIDE, BAG_SHARE
-    )
-    found = _regions(documents, index, rows, b.chunk_unit[chunks], places, shares, WINDOW)
+def by_votes(documents: Words, index: Index, votes: np.ndarray) -> Regions:
+    """Regions where much of a unit's rare words stand together, in any order, inflected as may be (`shortlist.votes`)."""
+    rows, units = votes[:, 0], index.bags.chunk_unit[votes[:, 1]]
+    base = documents.offsets[rows]
+    ends = [np.concatenate([x, y]) for x, y in ((rows, rows), (units, units), (base + votes[:, 2], base + votes[:, 3]))]
+    found = _regions(documents, index, *ends, np.tile(votes[:, 4], 2), 1)
     return found._replace(hits=np.zeros_like(found.hits))
 
 
@@ -98,7 +91,7 @@ def _regions(
         units[order].astype(np.int64),
         places[order],
         strengths[order].astype(np.int64),
-        np.maximum(length, WINDOW),
+        np.maximum(length, GAP),
     )
     found = _strongest(found)
     row, unit = found[:, 0], found[:, 1]

@@ -9,6 +9,7 @@ from midtrain_dagster.decontaminate.words import Words
 
 LONGEST = 400  # words of a question, and four times that of a document, that one alignment looks at
 VERBATIM = 20
+FRAME_WORDS = 4
 NEAR = 50  # words beside the span where an answer counts
 
 MEASURED = (  # what the kernel measures, in its order
@@ -26,6 +27,9 @@ MEASURED = (  # what the kernel measures, in its order
     "names_changed",
     "frame_overlap",
     "tail_overlap",
+    "placed_words",
+    "placed_overlap",
+    "placed_run",
 )
 
 EVIDENCE_SCHEMA = pl.Schema(
@@ -52,6 +56,9 @@ EVIDENCE_SCHEMA = pl.Schema(
         "names_changed": pl.Int64,
         "frame_overlap": pl.Float64,  # as order_overlap, of what is left when changed numbers and names are set aside
         "tail_overlap": pl.Float64,  # weight of the question's last words (a fifth, at least eight) in or just after the span
+        "placed_words": pl.Int64,  # words of the question that keep their distance from each other
+        "placed_overlap": pl.Float64,  # their weight, over the question's
+        "placed_run": pl.Int64,  # the longest run of them
     }
 )
 
@@ -100,6 +107,25 @@ def verbatim(documents: Words, evidence: pl.DataFrame, index: Index) -> pl.Serie
         begin, stop = int(documents.starts[first]), int(documents.ends[max(first, end - 1)])
         around = documents.data[max(0, begin - 40) : stop + 40].tobytes().decode("utf-8", "ignore") if own else ""
         found.append(len(own) >= VERBATIM and own in "".join(around.lower().split()))
+    return pl.Series(found, dtype=pl.Boolean)
+
+
+def framed(documents: Words, evidence: pl.DataFrame) -> pl.Series:
+    """Whether the span stands by itself: from near the beginning of a line or document to near the end of one.
+
+    Who quotes a name or a phrase does so inside a sentence; a copied question has lines of its own. "Near" is a tenth of the question,
+    at least FRAME_WORDS, for the first and last words may have been exchanged.
+    """
+    found = []
+    for row, first, end, length in evidence.select("row", "first_word", "end_word", "question_words").iter_rows():
+        slack = max(FRAME_WORDS, length // 10)
+        low, high = documents.offsets[row], documents.offsets[row + 1]
+        begins, ends = first - slack <= low, end + slack >= high
+        if not begins:
+            begins = 10 in documents.data[documents.ends[first - slack - 1] : documents.starts[first]]
+        if not ends:
+            ends = 10 in documents.data[documents.ends[max(low, end - 1)] : documents.starts[end + slack]]
+        found.append(bool(begins and ends))
     return pl.Series(found, dtype=pl.Boolean)
 
 

@@ -20,8 +20,11 @@ VERSION = 1
 CHUNK = 40  # words of a unit that are looked for together
 HOT_POSTINGS = 256  # an n-gram in more units than this cannot seed a match
 POSTINGS_SHARE = 120  # a word in more than one chunk in so many (and in 50) has no postings: it would cost more than it tells
+VOTERS = 16  # words of a chunk, the rarest, that vote for it: more would cost more and tell little
 MOST_POSTINGS = 200  # as POSTINGS_SHARE, of whole units
 PRIOR_QUESTIONS, PRIOR_FUNCTION_WORD = 2000, 500  # so that weights mean the same for 10 questions and for 20,000
+BEGINNING = 3  # words of a short question that must stand in a document before its lines are compared
+SHORT = 14  # words of a question that is looked for as a line of its own
 SHORT_STEM = 24  # words; a shorter question is also looked for together with its options
 FUNCTION_WORDS = (
     "a about after all also an and any are as at be because been before between both but by can could did do does "
@@ -116,6 +119,21 @@ class Index:
     def bags(self) -> Bags:
         """Postings of rare words."""
         return _bags(self)
+
+    @cached_property
+    def beginnings(self) -> Table:
+        """The first BEGINNING words of every short question: where one may stand as a line of its own."""
+        lengths = np.diff(self.units.offsets)
+        first = self.units.offsets[:-1][(lengths >= BEGINNING) & (lengths <= SHORT)]
+        bounds = np.arange(len(first) + 1) * BEGINNING
+        return _table(
+            np.unique(_hashes(self.units.words[(first[:, None] + np.arange(BEGINNING)).ravel()], bounds, BEGINNING)[0])
+        )
+
+    @cached_property
+    def has_tasks(self) -> bool:
+        """Whether any question is a function to write."""
+        return bool(self.questions["question"].str.contains("def ", literal=True).any())
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -248,16 +266,22 @@ def _table(keys: np.ndarray) -> Table:
     return Table(bits, bitmap_bits, table_keys, values, bitmap)
 
 
-def _seeds(units: Words, n: int) -> Seeds:
+def _hashes(words: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """All n-grams inside rows of words, and the position of the first word of each."""
     from midtrain_dagster.decontaminate.kernels import ngram_hashes
 
-    hashes, where = np.empty(len(units.words), np.uint64), np.empty(len(units.words), np.int64)
-    count = ngram_hashes(units.words, units.offsets, n, hashes, where)
-    keys, inverse, counts = np.unique(hashes[:count], return_inverse=True, return_counts=True)
+    hashes, where = np.empty(len(words), np.uint64), np.empty(len(words), np.int64)
+    count = ngram_hashes(words, offsets, n, hashes, where)
+    return hashes[:count], where[:count]
+
+
+def _seeds(units: Words, n: int) -> Seeds:
+    hashes, where = _hashes(units.words, units.offsets, n)
+    keys, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     cold = counts <= HOT_POSTINGS
     renumber = np.cumsum(cold) - 1
     kept = cold[inverse]
-    number, place = renumber[inverse[kept]], where[:count][kept]
+    number, place = renumber[inverse[kept]], where[kept]
     order = np.lexsort((place, number))
     unit = np.searchsorted(units.offsets, place[order], "right") - 1
     return Seeds(
@@ -305,17 +329,17 @@ def _bags(index: Index) -> Bags:
     piece = place * pieces[unit] // np.maximum(1, length[unit])
     chunk = (np.concatenate([[0], np.cumsum(pieces)])[unit] + piece).astype(np.int32)
     pairs = pl.DataFrame({"stem": units.stems, "chunk": chunk, "weight": index.weights}).unique(["stem", "chunk"])
-    limit = max(50, len(length) // POSTINGS_SHARE)
-    pairs = pairs.filter(pl.len().over("stem") <= limit).sort("stem", "chunk")
-    stems, counts = np.unique(pairs["stem"].to_numpy(), return_counts=True)
+    pairs = pairs.with_columns(posts=pl.len().over("stem")).filter(pl.col("posts") <= max(50, len(length) // POSTINGS_SHARE))
+    rarest = pairs.sort("chunk", "posts", "stem").filter(pl.int_range(pl.len()).over("chunk") < VOTERS).sort("stem", "chunk")
+    stems, counts = np.unique(rarest["stem"].to_numpy(), return_counts=True)
     first = np.concatenate([[0], np.cumsum(counts)])
-    weights = pairs["weight"].to_numpy()
-    total = np.bincount(pairs["chunk"].to_numpy(), weights, minlength=int(pieces.sum())).astype(np.float32)
+    weights = rarest["weight"].to_numpy()
+    total = np.bincount(rarest["chunk"].to_numpy(), weights, minlength=int(pieces.sum())).astype(np.float32)
     return Bags(
         _table(stems),
         weights[first[:-1]].astype(np.float32),
         first.astype(np.int64),
-        pairs["chunk"].to_numpy().astype(np.int32),
+        rarest["chunk"].to_numpy().astype(np.int32),
         np.repeat(np.arange(len(length)), pieces).astype(np.int32),
         total,
     )

@@ -15,11 +15,35 @@ SEED = np.uint64(0xCBF29CE484222325)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _finish(h):  # type: ignore[no-untyped-def]
+def finished(h):  # type: ignore[no-untyped-def]
     h ^= h >> np.uint64(29)
     h *= MIX
     h ^= h >> np.uint64(32)
     return h
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def decoded(data, i, end):  # type: ignore[no-untyped-def]
+    """(code point, position after it) of the character of more than one byte at `i`; 0 where it is cut off."""
+    b = data[i]
+    code, width = np.uint32(0), 2
+    if b < 0xE0:
+        if i + 1 < end:
+            code = np.uint32((np.uint32(b & 0x1F) << 6) | (data[i + 1] & 0x3F))
+    elif b < 0xF0:
+        width = 3
+        if i + 2 < end:
+            code = np.uint32((np.uint32(b & 0x0F) << 12) | (np.uint32(data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F))
+    else:
+        width = 4
+        if i + 3 < end:
+            code = np.uint32(
+                (np.uint32(b & 0x07) << 18)
+                | (np.uint32(data[i + 1] & 0x3F) << 12)
+                | (np.uint32(data[i + 2] & 0x3F) << 6)
+                | (data[i + 3] & 0x3F)
+            )
+    return code, i + width
 
 
 @numba.njit(nogil=True, cache=True)
@@ -51,7 +75,7 @@ def tokenise(data, offsets, classes, folds, words, stems, starts, ends, word_off
                         h = (h ^ np.uint64(folds[data[j]])) * PRIME
                         j += 1
                 if j == end or data[j] < 0x80:
-                    words[count], stems[count] = _finish(h), _finish(stem)
+                    words[count], stems[count] = finished(h), finished(stem)
                     starts[count], ends[count] = i, j
                     count += 1
                     i = j + 1  # what ends the word separates, and is ASCII
@@ -64,26 +88,8 @@ def tokenise(data, offsets, classes, folds, words, stems, starts, ends, word_off
                 if b < 0x80:
                     code = np.uint32(b)
                     i += 1
-                elif b < 0xE0:
-                    code = np.uint32((np.uint32(b & 0x1F) << 6) | (data[i + 1] & 0x3F) if i + 1 < end else 0)
-                    i += 2
-                elif b < 0xF0:
-                    code = np.uint32(0)
-                    if i + 2 < end:
-                        code = np.uint32(
-                            (np.uint32(b & 0x0F) << 12) | (np.uint32(data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F)
-                        )
-                    i += 3
                 else:
-                    code = np.uint32(0)
-                    if i + 3 < end:
-                        code = np.uint32(
-                            (np.uint32(b & 0x07) << 18)
-                            | (np.uint32(data[i + 1] & 0x3F) << 12)
-                            | (np.uint32(data[i + 2] & 0x3F) << 6)
-                            | (data[i + 3] & 0x3F)
-                        )
-                    i += 4
+                    code, i = decoded(data, i, end)
                 kind = classes[code] if code < table else np.uint8(SINGLE)
             if kind == WORD:
                 code = folds[code]
@@ -101,12 +107,12 @@ def tokenise(data, offsets, classes, folds, words, stems, starts, ends, word_off
             if letters:
                 if 4 <= letters <= STEM_LETTERS and last_letter == 115:
                     stem = before
-                words[count], stems[count] = _finish(h), _finish(stem)
+                words[count], stems[count] = finished(h), finished(stem)
                 starts[count], ends[count] = first, min(at, end)
                 count += 1
                 letters = 0
             if kind == SINGLE:
-                words[count] = _finish((SEED ^ np.uint64(code)) * PRIME)
+                words[count] = finished((SEED ^ np.uint64(code)) * PRIME)
                 stems[count] = words[count]
                 starts[count], ends[count] = at, i
                 count += 1
@@ -115,7 +121,7 @@ def tokenise(data, offsets, classes, folds, words, stems, starts, ends, word_off
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _slot(h, bits):  # type: ignore[no-untyped-def]
+def slot_of(h, bits):  # type: ignore[no-untyped-def]
     return np.int64((h * MIX) >> np.uint64(64 - bits))
 
 
@@ -143,9 +149,9 @@ def build_table(keys, bits, bitmap_bits, table_keys, table_values, bitmap):  # t
     """Open addressing over unique keys (value: the key's number), and a bitmap that answers most misses from cache."""
     mask = (1 << bits) - 1
     for k in range(len(keys)):
-        spot = _slot(keys[k], bitmap_bits)
+        spot = slot_of(keys[k], bitmap_bits)
         bitmap[spot >> 3] |= np.uint8(1 << (spot & 7))
-        slot = _slot(keys[k], bits)
+        slot = slot_of(keys[k], bits)
         while table_values[slot] >= 0:
             slot = (slot + 1) & mask
         table_keys[slot], table_values[slot] = keys[k], k
@@ -157,10 +163,10 @@ def lookup(keys, bits, bitmap_bits, table_keys, table_values, bitmap, out):  # t
     mask = (1 << bits) - 1
     for i in range(len(keys)):
         out[i] = -1
-        spot = _slot(keys[i], bitmap_bits)
+        spot = slot_of(keys[i], bitmap_bits)
         if not (bitmap[spot >> 3] >> (spot & 7)) & 1:
             continue
-        slot = _slot(keys[i], bits)
+        slot = slot_of(keys[i], bits)
         while table_values[slot] >= 0:
             if table_keys[slot] == keys[i]:
                 out[i] = table_values[slot]
@@ -186,16 +192,16 @@ def scan(words, offsets, n, bits, bitmap_bits, table_keys, table_values, bitmap)
                 h -= top * words[i - n]
             if i - begin < n - 1:
                 continue
-            spot = _slot(h, bitmap_bits)
+            spot = slot_of(h, bitmap_bits)
             if not (bitmap[spot >> 3] >> (spot & 7)) & 1:
                 continue
-            slot = _slot(h, bits)
+            slot = slot_of(h, bits)
             while table_values[slot] >= 0:
                 if table_keys[slot] == h:
                     if count == capacity:
                         capacity *= 2
-                        rows = _grown32(rows, capacity)
-                        numbers = _grown32(numbers, capacity)
+                        rows = grown32(rows, capacity)
+                        numbers = grown32(numbers, capacity)
                         places = _grown64(places, capacity)
                     rows[count], places[count], numbers[count] = row, i - n + 1, table_values[slot]
                     count += 1
@@ -205,7 +211,7 @@ def scan(words, offsets, n, bits, bitmap_bits, table_keys, table_values, bitmap)
 
 
 @numba.njit(nogil=True, cache=True)
-def _grown32(array, capacity):  # type: ignore[no-untyped-def]
+def grown32(array, capacity):  # type: ignore[no-untyped-def]
     grown = np.empty(capacity, np.int32)
     grown[: len(array)] = array
     return grown
@@ -242,51 +248,3 @@ def clusters(rows, questions, places, strengths, gap):  # type: ignore[no-untype
             )
             count += 1
     return out[:count]
-
-
-@numba.njit(nogil=True, cache=True)
-def bags(terms, offsets, weights, post_offsets, posts, unit_weight, least, window, stride, share):  # type: ignore[no-untyped-def]
-    """Windows of a row that hold at least `share` of a unit's weight in distinct words: row, first word, unit, share in thousandths.
-
-    `terms` are vocabulary numbers (-1: not in any question); `posts[post_offsets[t]:…]` the units that have term t.
-    Cost: the postings of the distinct terms of each window, so common words must have none.
-    """
-    capacity, count = 1 << 14, 0
-    rows, places, found = np.empty(capacity, np.int32), np.empty(capacity, np.int64), np.empty(capacity, np.int32)
-    shares = np.empty(capacity, np.int32)
-    stamps, gained = np.full(len(unit_weight), -1, np.int64), np.zeros(len(unit_weight), np.float32)
-    seen = np.full(len(weights), -1, np.int64)
-    touched = np.empty(len(unit_weight), np.int32)
-    stamp = 0
-    for row in range(len(offsets) - 1):
-        begin, end = offsets[row], offsets[row + 1]
-        at = begin
-        while at < end:
-            stop, n = min(at + window, end), 0
-            for i in range(at, stop):
-                t = terms[i]
-                if t < 0 or seen[t] == stamp:
-                    continue
-                seen[t] = stamp
-                for p in range(post_offsets[t], post_offsets[t + 1]):
-                    unit = posts[p]
-                    if stamps[unit] != stamp:
-                        stamps[unit], gained[unit] = stamp, 0
-                        touched[n] = unit
-                        n += 1
-                    gained[unit] += weights[t]
-            for k in range(n):
-                unit = touched[k]
-                if gained[unit] >= least and gained[unit] >= share * unit_weight[unit]:
-                    if count == capacity:
-                        capacity *= 2
-                        rows, found, places = _grown32(rows, capacity), _grown32(found, capacity), _grown64(places, capacity)
-                        shares = _grown32(shares, capacity)
-                    rows[count], places[count], found[count] = row, at, unit
-                    shares[count] = np.int32(1000 * gained[unit] / unit_weight[unit])
-                    count += 1
-            stamp += 1
-            if stop == end:
-                break
-            at += stride
-    return rows[:count], places[:count], found[:count], shares[:count]

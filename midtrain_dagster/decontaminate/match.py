@@ -6,11 +6,13 @@ import numpy as np
 import polars as pl
 
 from midtrain_dagster.decontaminate import scores
-from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_rare_words, joined
-from midtrain_dagster.decontaminate.embedding import Encoder, Judge, cosines, nearest_questions, text_of
-from midtrain_dagster.decontaminate.evidence import measure, ngram_overlap, verbatim
+from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_votes, joined
+from midtrain_dagster.decontaminate.embedding import Encoder, Judge, nearest_questions, text_of
+from midtrain_dagster.decontaminate.evidence import framed, measure, ngram_overlap, verbatim
 from midtrain_dagster.decontaminate.index import Index, build, new_questions
-from midtrain_dagster.decontaminate.resemblance import passages, resemblances
+from midtrain_dagster.decontaminate.passages import passages
+from midtrain_dagster.decontaminate.resemblance import resemblances
+from midtrain_dagster.decontaminate.shortlist import Shortlist, with_anything, with_ngrams
 from midtrain_dagster.decontaminate.whole import same_examples, short_lines
 from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.errors import MidtrainError
@@ -18,8 +20,7 @@ from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.decontamination import METHODS, Decontamination, Method
 
 SLICE_BYTES = 16 << 20
-LEAST_OVERLAP = 0.35  # of a unit's weight anywhere in a region, before the cascade aligns it
-OPEN_OVERLAP = 0.4  # of a unit's weight inside the aligned span, before the cascade asks the encoder
+LEAST_OVERLAP = 0.3  # of a unit's weight anywhere in a region, before the cascade aligns it
 SEED_WORDS: dict[Method, int] = {"ngram": 8, "phi4": 7, "idf": 5, "hybrid": 8, "cascade": 6}
 
 MATCHES_SCHEMA = pl.Schema(
@@ -44,6 +45,7 @@ MATCHES_SCHEMA = pl.Schema(
         "passage_overlap": pl.Float64,
         "ngram_overlap": pl.Float64,  # idf only
         "verbatim": pl.Boolean,  # cascade: the question stands there character for character, white space aside
+        "framed": pl.Boolean,  # cascade: the span stands on lines of its own
         "cosine": pl.Float64,  # embedding, and cascade with an encoder
         "alike": pl.Float64,  # cascade, a short passage as a whole: shared weight over the geometric mean of both
         "lead": pl.Float64,  # of `alike` over the next question's
@@ -58,6 +60,9 @@ MATCHES_SCHEMA = pl.Schema(
         "slots_changed": pl.Int64,
         "frame_overlap": pl.Float64,  # as order_overlap, of what is left when changed numbers and names are set aside
         "tail_overlap": pl.Float64,  # weight of the question's last words in or just after the span
+        "placed_words": pl.Int64,
+        "placed_overlap": pl.Float64,  # weight of the question's words that keep their distance from each other
+        "placed_run": pl.Int64,
     }
 )
 
@@ -82,9 +87,11 @@ def match(
         raise MidtrainError("decontaminate: the method `embedding` needs an encoder; name an embedding model, or use `cascade`")
     found = []
     for part in _slices(documents):
-        words = split(part["text"])
-        evidence = _evidence(part["text"], words, index, chosen, encoder, judge)
-        found.append(_finished(part, words, index, chosen, evidence))
+        listed = _shortlist(part["text"], index, chosen)
+        few = part[listed.rows]
+        words = split(few["text"])
+        evidence = _evidence(few["text"], words, listed.votes, index, chosen, encoder, judge)
+        found.append(_finished(few, words, index, chosen, evidence))
         if progress is not None:
             progress.advance(len(part))
     return (
@@ -129,8 +136,20 @@ def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
         begin = end
 
 
+def _shortlist(texts: pl.Series, index: Index, method: Method) -> Shortlist:
+    if method == "embedding":
+        return Shortlist(np.arange(len(texts)), np.empty((0, 5), np.int32))
+    return (with_anything if method == "cascade" else with_ngrams)(texts, index, SEED_WORDS[method])
+
+
 def _evidence(
-    texts: pl.Series, words: Words, index: Index, method: Method, encoder: Encoder | None, judge: Judge | None
+    texts: pl.Series,
+    words: Words,
+    votes: np.ndarray,
+    index: Index,
+    method: Method,
+    encoder: Encoder | None,
+    judge: Judge | None,
 ) -> pl.DataFrame:
     """Evidence with `score`, only rows worth keeping."""
     settings = index.settings
@@ -140,7 +159,7 @@ def _evidence(
         assert encoder is not None
         evidence = _nearest(words, index, encoder, floor).with_columns(score=pl.col("cosine"))
     elif method == "cascade":
-        evidence = _cascade(texts, words, index, encoder)
+        evidence = _cascade(texts, words, votes, index, encoder)
     else:
         evidence = measure(words, by_ngrams(words, index, SEED_WORDS[method]), index)
         evidence = _with_lengths(evidence, words, index)
@@ -165,38 +184,21 @@ def _with_lengths(evidence: pl.DataFrame, words: Words, index: Index) -> pl.Data
     )
 
 
-def _cascade(texts: pl.Series, words: Words, index: Index, encoder: Encoder | None) -> pl.DataFrame:
-    """Cheap candidates from 6-grams and rare words, measured and where words leave them open embedded; then wholes."""
-    regions = joined(by_ngrams(words, index, SEED_WORDS["cascade"]), by_rare_words(words, index))
-    evidence = measure(words, regions, index, LEAST_OVERLAP).with_columns(cosine=pl.lit(None, pl.Float64))
-    evidence = evidence.with_columns(verbatim=verbatim(words, evidence, index))
+def _cascade(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, encoder: Encoder | None) -> pl.DataFrame:
+    """Candidates from 6-grams and votes of rare words, aligned and measured; then what resembles a question as a whole."""
+    regions = joined(by_ngrams(words, index, SEED_WORDS["cascade"]), by_votes(words, index, votes))
+    evidence = measure(words, regions, index, LEAST_OVERLAP)
+    evidence = evidence.with_columns(verbatim=verbatim(words, evidence, index), framed=framed(words, evidence))
     evidence = evidence.with_columns(score=scores.cascade())
-    if encoder is not None and len(evidence):
-        evidence = _asked(evidence, words, index, encoder)
-    return _stronger(evidence, _wholes(texts, words, index, encoder))
+    return _stronger(evidence, _wholes(texts, words, votes, index, encoder))
 
 
-def _asked(evidence: pl.DataFrame, words: Words, index: Index, encoder: Encoder) -> pl.DataFrame:
-    """Cosines of the spans that words leave open, and the score with them."""
-    doubtful = (
-        (pl.col("score") < index.settings.thresholds.cascade)
-        & (pl.col("question_overlap") >= OPEN_OVERLAP)
-        & (pl.col("question_weight") >= scores.TELLING)
-    )
-    open_ = evidence.select(doubtful).to_series()
-    asked = evidence.filter(open_)
-    spans = [(a, max(b, a + 1)) for a, b in asked.select("first_word", "end_word").iter_rows()]
-    cosine = np.full(len(evidence), np.nan)
-    cosine[np.flatnonzero(open_.to_numpy())] = cosines(words, spans, asked["unit"].to_list(), index, encoder)
-    return evidence.with_columns(cosine=pl.Series(cosine).fill_nan(None)).with_columns(score=scores.cascade())
-
-
-def _wholes(texts: pl.Series, words: Words, index: Index, encoder: Encoder | None) -> pl.DataFrame:
-    """Evidence of short passages as wholes: reworded questions, short questions as lines, tasks by their examples."""
+def _wholes(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, encoder: Encoder | None) -> pl.DataFrame:
+    """Evidence of passages as wholes: reworded questions, short questions as lines, tasks by their examples."""
     lines = short_lines(texts, words, index).with_columns(score=pl.lit(1.0), verbatim=pl.lit(True))
     tasks = same_examples(texts, words, index).with_columns(score=scores.examples())
     found = [lines, tasks]
-    short = passages(words)
+    short = passages(words, index, votes)
     if short is not None:
         alike = resemblances(short, index, encoder)
         alike = alike.with_columns(telling_weight=pl.Series(index.telling_weight[alike["unit"].to_numpy()], dtype=pl.Float64))

@@ -6,24 +6,21 @@ by how much the best question leads the next one (`lead`), and whether the numbe
 """
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from midtrain_dagster.decontaminate.embedding import Encoder
 from midtrain_dagster.decontaminate.index import Index, Vocabulary
-from midtrain_dagster.decontaminate.words import Words, split
+from midtrain_dagster.decontaminate.passages import Passages
+from midtrain_dagster.decontaminate.words import Words
 
-LONGEST = 400  # words of a passage that is compared as a whole
-TOP = 6  # questions compared exactly
-RIVALS = 3  # of these, how many an encoder reads
-FLOOR = 0.25  # a passage less alike than this to every question is not encoded: of clean paragraphs 3 in 100 are
+TOP = 8  # questions compared exactly
+RIVALS = 5  # of these, how many an encoder reads
+FLOOR = 0.3  # a passage less alike than this to every question is not encoded: of clean paragraphs 2 in 100 are
 ENCODED = 2000  # characters; encoders read 256 tokens
 LEAST = 1.2  # of shared weight, in words as rare as can be, to be compared at all
-SAME = 0.9  # two questions this alike are one: neither is the other's rival
-DEFINITION = re.compile(r"^[ \t]*(?:def|class) \w+.*?:[ \t]*\n\s*(?:[rR]?)(\"\"\"|''').*?\1", re.DOTALL | re.MULTILINE)
+SAME = 0.75  # two questions this alike are taken for one: neither is the other's rival
 
 
 RESEMBLANCE_SCHEMA = pl.Schema(
@@ -34,8 +31,8 @@ RESEMBLANCE_SCHEMA = pl.Schema(
         "end_word": pl.Int64,
         "alike": pl.Float64,  # shared weight over the geometric mean of passage and question, 0 to 1
         "lead": pl.Float64,  # of `alike` over the next question's
-        "number_weight": pl.Float64,  # of the question's numbers
-        "numbers_kept": pl.Float64,  # share of the question's numbers, by weight, in the passage; null: it has none
+        "number_count": pl.Float64,  # distinct numbers of the question
+        "numbers_kept": pl.Float64,  # share of the question's distinct numbers in the passage; null: it has none
         "numbers_own": pl.Float64,  # share of the passage's numbers that are the question's
         "cosine": pl.Float64,  # null: no encoder
         "cosine_lead": pl.Float64,
@@ -46,48 +43,11 @@ DOCSTRING = re.compile(r"(\"\"\"|''')(.*?)\1", re.DOTALL)
 EXAMPLES = re.compile(r"\n\s*(?:>>>|\w+\(.*\)\s*(?:==|=>|->|➞|→|=)|(?:for )?examples?\b)", re.IGNORECASE)
 
 
-class Passages(NamedTuple):
-    """Short pieces of documents that are compared as wholes."""
-
-    rows: np.ndarray  # int64 document
-    first: np.ndarray  # word position among all documents' words
-    end: np.ndarray
-    words: Words  # of the passages' own texts
-
-
-def passages(documents: Words) -> Passages | None:
-    """Every short document, and in a short document of code the definition with its docstring apart from its body; None when there is none."""
-    lengths = np.diff(documents.offsets)
-    rows, first, end, texts = [], [], [], []
-    for row in np.flatnonzero((lengths > 2) & (lengths <= LONGEST)).tolist():
-        base = int(documents.offsets[row])
-        data = documents.data[documents.text_offsets[row] : documents.text_offsets[row + 1]].tobytes()
-        text = data.decode("utf-8", "replace")
-        for begin, stop in _pieces(text):
-            a = int(documents.text_offsets[row]) + len(text[:begin].encode())
-            b = int(documents.text_offsets[row]) + len(text[:stop].encode())
-            own = documents.starts[base : int(documents.offsets[row + 1])]
-            rows.append(row)
-            first.append(base + int(np.searchsorted(own, a)))
-            end.append(base + int(np.searchsorted(own, b)))
-            texts.append(text[begin:stop])
-    if not rows:
-        return None
-    return Passages(np.array(rows), np.array(first), np.array(end), split(pl.Series(texts, dtype=pl.String)))
-
-
-def _pieces(text: str) -> Iterator[tuple[int, int]]:
-    yield 0, len(text)
-    found = DEFINITION.search(text) if "def " in text and ('"""' in text or "'''" in text) else None
-    if found:
-        yield found.start(), found.end()
-
-
 def resemblances(found: Passages, index: Index, encoder: Encoder | None = None) -> pl.DataFrame:
     """RESEMBLANCE_SCHEMA: for each passage the one question that it resembles most, if there is one.
 
     Candidates are the TOP questions by shared rare words. With an encoder, those passages that share enough with one of them
-    (FLOOR) are encoded, together with RIVALS candidates, and the best is the nearest by cosine.
+    (FLOOR) are encoded, together with RIVALS candidates, and the best is the nearest by cosine and words together.
     """
     pairs = _pairs(found, index)
     pairs = pairs.filter(pl.col("alike").max().over("passage") >= FLOOR)
@@ -96,7 +56,7 @@ def resemblances(found: Passages, index: Index, encoder: Encoder | None = None) 
     if encoder is not None and len(pairs):
         cosine = pl.Series("cosine", _cosines(pairs, found, index, encoder))
     pairs = pairs.with_columns(cosine).sort(
-        "passage", pl.col("cosine").fill_null(0.0), "alike", "unit", descending=[False, True, True, False]
+        "passage", pl.col("cosine").fill_null(0.0) + 0.5 * pl.col("alike"), "unit", descending=[False, True, False]
     )
     return _best(pairs, index)
 
@@ -123,7 +83,7 @@ def _pairs(found: Passages, index: Index) -> pl.DataFrame:
             "first_word": found.first[passage],
             "end_word": found.end[passage],
             "alike": both / np.sqrt(np.maximum(question * own, 1e-9)),
-            "number_weight": q_numbers,
+            "number_count": q_numbers,
             "numbers_kept": np.where(q_numbers > 0, numbers_both / np.maximum(q_numbers, 1e-9), np.nan),
             "numbers_own": np.where(own_numbers > 0, numbers_both / np.maximum(own_numbers, 1e-9), np.nan),
         }

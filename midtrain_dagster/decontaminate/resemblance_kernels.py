@@ -78,10 +78,10 @@ def most_alike(terms, offsets, weights, post_offsets, posts, unit_weight, least,
 
 @numba.njit(nogil=True, cache=True)
 def shared_words(pairs, one, two):  # type: ignore[no-untyped-def]
-    """(n, 6) for each pair (row of `one`, row of `two`): weight of one, of two, of what they share; numbers likewise.
+    """(n, 6) for each pair (row of `one`, row of `two`): weight of one, of two, of what they share; then how many numbers each.
 
-    A side is distinct ascending stems, weights, number flags, offsets. The words' weights and the numbers' are apart:
-    columns 0-2 count every word, columns 3-5 numbers alone.
+    A side is distinct ascending stems, weights, number flags, offsets. Columns 0-2 weigh every word; columns 3-5 count distinct
+    numbers, for a small number that is everywhere tells two problems apart as well as a rare one.
     """
     a_stems, a_weights, a_numbers, a_offsets = one
     b_stems, b_weights, b_numbers, b_offsets = two
@@ -91,10 +91,10 @@ def shared_words(pairs, one, two):  # type: ignore[no-untyped-def]
         j, j_end = b_offsets[pairs[r, 1]], b_offsets[pairs[r, 1] + 1]
         for k in range(i, i_end):
             out[r, 0] += a_weights[k]
-            out[r, 3] += a_weights[k] * a_numbers[k]
+            out[r, 3] += a_numbers[k]
         for k in range(j, j_end):
             out[r, 1] += b_weights[k]
-            out[r, 4] += b_weights[k] * b_numbers[k]
+            out[r, 4] += b_numbers[k]
         while i < i_end and j < j_end:
             if a_stems[i] < b_stems[j]:
                 i += 1
@@ -102,7 +102,29 @@ def shared_words(pairs, one, two):  # type: ignore[no-untyped-def]
                 j += 1
             else:
                 out[r, 2] += b_weights[j]
-                out[r, 5] += b_weights[j] * b_numbers[j]
+                out[r, 5] += b_numbers[j]
                 i += 1
                 j += 1
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def sentence(data, starts, ends, place, low, high, slack):  # type: ignore[no-untyped-def]
+    """The word boundary nearest to `place`, within `slack` words, where a line or sentence ends; a row's edge when near; else `place`."""
+    if place - low <= slack // 2:
+        return low
+    if high - place <= slack // 2:
+        return high
+    best, distance = place, slack + 1
+    for word in range(max(low + 1, place - slack), min(high, place + slack)):
+        if abs(word - place) >= distance:
+            continue
+        stop = False
+        for i in range(ends[word - 1], starts[word]):
+            c = data[i]
+            if c == 10 or ((c == 46 or c == 63 or c == 33) and i + 1 < starts[word] and data[i + 1] <= 32):
+                stop = True
+                break
+        if stop:
+            best, distance = word, abs(word - place)
+    return best

@@ -8,9 +8,10 @@ FRAME = 0.8
 SHARED_START = 12  # words in a row
 LEAST_LCS = 8
 QWEN_LCS = 13
-REWORDED = 1.0
+REWORDED = 1.42
 EXAMPLES = 0.6
-CODE = 0.05  # two docstrings without names and examples are less alike than two whole questions
+PHRASE = 0.7
+CODE = 0.2  # two docstrings without names and examples are less alike than two whole questions
 
 run, hits, words = pl.col("longest_run"), pl.col("ngram_hits"), pl.col("question_words")
 order, overlap, weight = pl.col("order_overlap"), pl.col("question_overlap"), pl.col("question_weight")
@@ -61,8 +62,7 @@ def cascade() -> pl.Expr:
     question's weight falls, and a question of less than TELLING rare words' worth counts only with its answer or options
     beside it, or character for character (`verbatim`). What shares a passage or an instruction with a question, and not what
     is asked at its end, is another question. Numbers and names that changed make a template's other instance, a near miss, unless nearly all of the
-    frame around them stands in its place (a rewritten question). A cosine, where an encoder is given, speaks for what
-    words cannot show, and only together with some of the words.
+    frame around them stands in its place (a rewritten question). What words cannot show is `resemblance`'s part.
     """
     beside = pl.max_horizontal(answer.fill_null(0.0), choices.fill_null(0.0))
     changed = pl.when(pl.col("numbers") > 0).then(pl.col("numbers_changed") / pl.col("numbers")).otherwise(0.0)
@@ -78,34 +78,45 @@ def cascade() -> pl.Expr:
     lexical = pl.when(verbatim).then(1.0).when(telling).then(lexical).otherwise(pl.min_horizontal(lexical, 0.49))
     shared_start = (run >= SHARED_START) & (pl.col("tail_overlap") < 0.5) & (words >= 2 * SHARED_START)
     lexical = pl.when(shared_start).then(pl.min_horizontal(lexical, 0.49)).otherwise(lexical)
-    meaning = pl.col("cosine").fill_null(0.0)
-    agreed = (0.25 * meaning / 0.8 + 0.25 * text / 0.45).clip(0, 1)
-    return (
-        pl.when((meaning >= 0.7) & (weight >= TELLING) & ~shared_start)
-        .then(pl.max_horizontal(lexical, agreed))
-        .otherwise(lexical)
-        .clip(0, 1)
-    )
+    common = pl.col("lcs_words")
+    phrase = (common - run <= 1) & (common / words < PHRASE) & (words < 40) & ~verbatim
+    lexical = pl.when(phrase).then(pl.min_horizontal(lexical, 0.49)).otherwise(lexical)
+    return pl.when(_scattered() & telling).then(pl.max_horizontal(lexical, 0.5 + 0.3 * order)).otherwise(lexical).clip(0, 1)
+
+
+def _scattered() -> pl.Expr:
+    """A copy with words exchanged one for one: what is left keeps its places, in several runs.
+
+    Of a question with 45 of 100 words exchanged half the weight is left. Other texts share as much of a short question, but as one name
+    or phrase (one run), or with other distances between the words. Inside a paragraph more is asked for than on lines of its own.
+    """
+    common, share, mass = pl.col("placed_words"), pl.col("placed_words") / words, pl.col("placed_overlap") * weight
+    apart = common - pl.col("placed_run")
+    alone = (pl.col("placed_overlap") >= 0.34) & (mass >= 1.9) & (share >= 0.36) & (apart >= 2) & (common >= 5)
+    inside = (pl.col("placed_overlap") >= 0.38) & (mass >= 2.6) & (share >= 0.42) & (apart >= 4)
+    return ((pl.col("framed") & alone) | inside) & (apart >= 0.35 * common)
 
 
 def resemblance(encoded: bool) -> pl.Expr:
-    """A short passage as a whole: .5 where cosine, its lead, the words' lead and the numbers' agreement add up to REWORDED.
+    """A passage as a whole: .5 where cosine, shared words, the lead over the next question and the numbers add up to REWORDED.
 
-    Numbers say nothing where a question has few (`Statement 1`), and little of a programming task, whose examples may be
-    others. Without an encoder a passage counts only when it leads every other question clearly by its words and has the
-    question's numbers, and no others. A sum of small numbers has too few words to tell.
+    The weights are those of a logistic regression on reworded questions, other questions of the same sets and clean paragraphs
+    (docs/decontamination.md), rounded. Numbers that agree speak for a rewording, others for another problem; of a programming
+    task they say little, for its examples may be others. Without an encoder a passage counts only when it leads every other
+    question clearly by its words and has the question's numbers, and no others.
     """
     kept, own = pl.col("numbers_kept"), pl.col("numbers_own").fill_null(pl.col("numbers_kept"))
-    agreed = 0.7 * kept + 0.3 * own
-    numbers = pl.when(kept.is_null()).then(0.7).when(pl.col("number_weight") >= 1).then(agreed).otherwise(agreed.clip(0, 0.7))
-    numbers = pl.when("code").then(numbers.clip(0.6, 1)).otherwise(numbers)
+    agreed = 0.6 * kept + 0.4 * own
+    agreed = pl.when(pl.col("number_count") >= 2).then(agreed).otherwise(agreed.clip(0.3, 0.8))
+    numbers = pl.when(kept.is_null()).then(pl.when(pl.col("numbers_own").is_null()).then(0.7).otherwise(0.5)).otherwise(agreed)
+    numbers = pl.when("code").then(numbers.clip(0.7, 1)).otherwise(numbers)
     lead, telling = pl.col("lead"), pl.col("telling_weight") >= TELLING / 2
     if not encoded:
-        sure = (pl.col("number_weight") >= 1.8) & (kept >= 0.7) & (own >= 0.7) & (pl.col("alike") >= 0.36) & (lead >= 0.2)
+        sure = (pl.col("number_count") >= 3) & (kept >= 0.7) & (own >= 0.7) & (pl.col("alike") >= 0.36) & (lead >= 0.2)
         return pl.when(sure & telling).then(0.5 + 0.5 * pl.col("alike")).otherwise(0.0)
-    total = pl.col("cosine") + 0.35 * pl.col("cosine_lead").clip(-0.2, 0.4) + 0.25 * lead.clip(0, 0.3) + 0.35 * (numbers - 0.7)
-    total = total + pl.when("code").then(CODE).otherwise(0.0)
-    return pl.when(telling).then((0.5 * total / REWORDED).clip(0, 1)).otherwise(0.0)
+    leads = pl.col("cosine_lead").clip(-0.1, 0.25) + lead.clip(-0.1, 0.25)
+    total = pl.col("cosine") + 0.5 * pl.col("alike") + 0.5 * leads + 0.3 * numbers + pl.when("code").then(CODE).otherwise(0.0)
+    return pl.when(telling).then((0.5 + (total - REWORDED)).clip(0, 1)).otherwise(0.0)
 
 
 def examples() -> pl.Expr:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from midtrain_dagster.decontaminate.index import Index
+from midtrain_dagster.decontaminate.index import SHORT, Index
 from midtrain_dagster.decontaminate.words import Words
 
-SHORT = 14  # words of a question that is looked for as a line of its own
 SHORTEST = 12  # characters of it
 NUMBERING = r"^(?:\W*(?:question|problem|input|prompt|q)\W*\d*\W*[:.)]\s*|\W*\d+[.)]\s+)"  # of a line in lower case
 EXAMPLE = re.compile(

@@ -42,7 +42,7 @@ def split(texts: pl.Series) -> Words:
     """Tokenise a column of texts straight from its Arrow buffer; null is empty."""
     from midtrain_dagster.decontaminate.kernels import tokenise
 
-    data, text_offsets = _buffer(texts)
+    data, text_offsets = buffer(texts)
     room = len(data) // 2 + len(texts) + 2
     words, stems = np.empty(room, np.uint64), np.empty(room, np.uint64)
     starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
@@ -52,7 +52,7 @@ def split(texts: pl.Series) -> Words:
     return Words(words[:count], stems[:count], starts[:count], ends[:count], offsets, data, text_offsets)
 
 
-def _buffer(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+def buffer(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow as pa
 
     array = texts.cast(pl.String).fill_null("").to_arrow()
@@ -81,6 +81,13 @@ def character_tables() -> tuple[np.ndarray, np.ndarray]:
         span = slice(low, high + 1)
         classes[span] = np.where(classes[span] == 1, 2, classes[span])
     return classes, folds
+
+
+@lru_cache(maxsize=1)
+def plain_bytes() -> np.ndarray:
+    """The folded byte of each ASCII character of a word, 0 where it separates, 255 for bytes beyond ASCII."""
+    classes, folds = character_tables()
+    return np.concatenate([np.where(classes[:128] == 1, folds[:128], 0), np.full(128, 255)]).astype(np.uint8)
 
 
 def _fold(character: str) -> int:
