@@ -1,5 +1,6 @@
 """Rate: one asset trains each rater that learns from the project's documents, one asset a source applies them all."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -8,19 +9,25 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from assets.outcome import AUTOMATION, OWNERS, of_artifact, of_table, plot, progress
+from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, of_table, plot, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Project
-from midtrain_dagster.project.raters import Examples, FastTextRater
+from midtrain_dagster.project.raters import EduRater, Examples, FastTextRater, QuRater
 from midtrain_dagster.project.raters import Rater as RaterSettings
 from midtrain_dagster.rate import fasttext
+from midtrain_dagster.rate.coordinate import agreement, bucket_maximum
+from midtrain_dagster.rate.make import make
 from midtrain_dagster.rate.rate import Rater, merged, rate, unrated
-from midtrain_dagster.refresh import Frames, by_document, fingerprint
+from midtrain_dagster.rate.teach import head_of_scores, scale_of_choices
+from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
 from midtrain_dagster.select.conditions import resolve
 from midtrain_dagster.shards import Engine
+from midtrain_dagster.synthesize.teacher import Parameters, Request, Teacher, ask
+from resources.embedder import Embedder
 from resources.lake import Lake
+from resources.project_teacher import ProjectTeacher
 
 GROUP: Final = "rate"
 TABLE = "document_ratings"
@@ -28,7 +35,61 @@ TABLE = "document_ratings"
 
 def learns(rater: RaterSettings) -> bool:
     """Whether a rater is trained on the project's documents."""
-    return isinstance(rater, FastTextRater) and rater.model is None
+    return isinstance(rater, QuRater) or (isinstance(rater, FastTextRater | EduRater) and rater.model is None)
+
+
+def taught(rater: EduRater | QuRater, project: Project) -> dg.AssetsDefinition:
+    """A head over the project's encoder that learns from the teacher. Trained once for its settings, as `trained`."""
+
+    @dg.asset(
+        key=["rater", rater.name],
+        deps=[["clean_documents", source.name] for source in project.sources],
+        group_name=GROUP,
+        kinds={"pytorch"},
+        owners=OWNERS,
+        pool="teacher",
+        code_version=code_version("rate"),
+        description=f"Head `{rater.name}` on frozen embeddings, learnt from the teacher's "
+        + ("scores, 0 to 5 (FineWeb-Edu)." if isinstance(rater, EduRater) else "choices in both orders (QuRating)."),
+    )
+    def asset(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        teacher: dg.ResourceParam[ProjectTeacher],
+        embedder: dg.ResourceParam[Embedder],
+    ) -> dg.MaterializeResult:
+        mark = fingerprint(code_version("rate"), rater.model_dump(mode="json"), teacher.version, embedder.version)
+
+        def work(out: Path) -> tuple[str, dict[str, Any]]:
+            most = rater.annotations if isinstance(rater, EduRater) else rater.pairs
+            texts = examples(Examples(condition="true", most=most), lake, rater.training.seed)
+            answered = asking(teacher.open(), f"rate/{rater.name}")
+            if isinstance(rater, EduRater):
+                learnt, asked = head_of_scores(texts, answered, embedder, rater.training)
+                head, about = learnt.head, {"unanswered": asked.unanswered, **learnt.held_out._asdict()}
+            else:
+                scale, judgements = scale_of_choices(texts, rater, answered, embedder)
+                judgements.write_parquet(out / "judgements.parquet")
+                head, about = scale.head, {k: v for k, v in scale._asdict().items() if k != "head"}
+            head.save(out / "head.safetensors")
+            return head.version, about
+
+        artifact, made = lake.artifacts.build(
+            f"rater/{rater.name}", mark, work, {"clean_documents": lake.tables.version("clean_documents")}
+        )
+        return of_artifact(context, artifact, made, {})
+
+    return asset
+
+
+def asking(teacher: Teacher, account: str) -> Callable[[Sequence[str]], list[str | None]]:
+    """A teacher as a function from prompts to replies; None for a reply with an error."""
+
+    def asked(prompts: Sequence[str]) -> list[str | None]:
+        requests = [Request(({"role": "user", "content": p},), Parameters(max_tokens=16), account) for p in prompts]
+        return [None if reply.error else reply.text for reply in ask(teacher, requests)]
+
+    return asked
 
 
 def trained(rater: FastTextRater, project: Project) -> dg.AssetsDefinition:
@@ -104,7 +165,7 @@ def curve(folder: Path) -> object:
     return figure
 
 
-def opened(project: Project, lake: Lake) -> list[Rater]:
+def opened(project: Project, lake: Lake, embedder: Embedder) -> list[Rater]:
     """The project's raters, ready to score."""
     found: list[Rater] = []
     for rater in project.raters:
@@ -116,19 +177,24 @@ def opened(project: Project, lake: Lake) -> list[Rater]:
             )
             found.append(fasttext.FastText(rater.name, model, rater.label))
         else:
-            from midtrain_dagster.rate.make import make
-
-            found.append(make(rater))
+            head = lake.artifacts.current(f"rater/{rater.name}").path / "head.safetensors" if learns(rater) else None
+            found.append(make(located(rater, lake.root), lambda side: examples(side, lake, 0), embedder, head))
     return found
+
+
+def located(rater: RaterSettings, root: Path) -> RaterSettings:
+    """A model that is a directory of the project stands below its root; every other name is the hub's."""
+    model = getattr(rater, "model", None)
+    return rater.model_copy(update={"model": str(root / model)}) if model and (root / model).is_dir() else rater
 
 
 OPENED: dict[tuple[str, str], Rater] = {}  # of this process, by name and version: a model is loaded once a machine
 
 
-def scored(project: Project, lake: Lake, name: str, version: str, documents: pl.DataFrame) -> pl.DataFrame:
+def scored(project: Project, lake: Lake, embedder: Embedder, name: str, version: str, documents: pl.DataFrame) -> pl.DataFrame:
     """One rater's ratings of a shard, on whichever machine this runs."""
     if (name, version) not in OPENED:
-        OPENED[name, version] = next(rater for rater in opened(project, lake) if rater.name == name)
+        OPENED[name, version] = next(rater for rater in opened(project, lake, embedder) if rater.name == name)
     if OPENED[name, version].version != version:
         raise MidtrainError(f"rater {name}: this machine has version {OPENED[name, version].version}, wanted is {version}")
     return rate(documents, [OPENED[name, version]])
@@ -156,9 +222,12 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         + "; one column a rater, with its version.",
     )
     def asset(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        engine: dg.ResourceParam[Engine],
+        embedder: dg.ResourceParam[Embedder],
     ) -> dg.MaterializeResult:
-        raters = opened(project, lake)
+        raters = opened(project, lake, embedder)
 
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
             """Rate what no rater of this version has rated: a new rater does not cost the old ones' work again."""
@@ -173,7 +242,7 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
             for rater in raters:
                 todo = unrated(new, ratings, rater)
                 counted = progress(context, f"rate {source} by {rater.name}", "documents", len(todo))
-                score = partial(scored, project, lake, rater.name, rater.version)
+                score = partial(scored, project, lake, embedder, rater.name, rater.version)
                 parts = [rate(todo.clear(), [rater])]
                 for part in engine.map(score, todo.select("id", "text", "text_hash").iter_slices(project.compute.shard)):
                     parts.append(part)
@@ -220,7 +289,53 @@ def assets(project: Project, method: str) -> list[dg.AssetsDefinition]:
     if not project.raters:
         return []
     models = [trained(rater, project) for rater in project.raters if isinstance(rater, FastTextRater) and learns(rater)]
-    return [*models, *(document_ratings(source, project, method) for source in project.document_sources)]
+    heads = [taught(rater, project) for rater in project.raters if isinstance(rater, EduRater | QuRater) and learns(rater)]
+    ratings = [document_ratings(source, project, method) for source in project.document_sources]
+    return [*models, *heads, *ratings, *([rating_report(project)] if len(project.raters) > 1 else [])]
+
+
+def rating_report(project: Project) -> dg.AssetsDefinition:
+    """How far the raters agree, what each adds, and where each two differ most."""
+    names = [rater.name for rater in project.raters]
+
+    @dg.asset(
+        key="rating_report",
+        deps=[[TABLE, source] for source in project.document_sources],
+        group_name=GROUP,
+        kinds={"polars"},
+        owners=OWNERS,
+        code_version=code_version("rate"),
+        automation_condition=AUTOMATION,
+        description="Agreement of "
+        + ", ".join(names)
+        + "; documents in each one's best tenth alone; the widest disagreements.",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        ratings = lake.tables.read(TABLE).filter(pl.col("source").is_in(list(project.document_sources)))
+        found = agreement(ratings, names)
+        buckets = ratings.select("id", *names).with_columns(highest_bucket=bucket_maximum(ratings.select(names)))
+        reported = whole(
+            lake.tables,
+            asset="rating_report",
+            name="rating_report",
+            base=fingerprint(code_version("rate"), names),
+            inputs={"table": fingerprint(found.correlation.to_dicts(), found.added.to_dicts())},
+            reads={TABLE: lake.tables.version(TABLE)},
+            source=None,
+            work=lambda: (found.correlation.with_columns(source=pl.lit("all")), {}),
+        )
+        texts = lake.tables.scan("clean_documents").select("id", "text")
+        said = texts.filter(pl.col("id").is_in(found.samples["id"].unique().implode())).collect()
+        shown = found.samples.join(said.with_columns(pl.col("text").str.slice(0, 160)), on="id", how="left")
+        more = {
+            "agreement": markdown(found.correlation),
+            "what each adds": markdown(found.added),
+            "widest disagreements": markdown(shown),
+            "highest percentile bucket": markdown(buckets.group_by("highest_bucket").len().sort("highest_bucket"), 20),
+        }
+        return of_table(context, lake.tables, "rating_report", reported, more)
+
+    return asset
 
 
 def checks(project: Project) -> list[dg.AssetChecksDefinition]:
@@ -246,4 +361,22 @@ def checks(project: Project) -> list[dg.AssetChecksDefinition]:
 
         return check
 
-    return [better_than_chance(rater) for rater in project.raters if isinstance(rater, FastTextRater) and learns(rater)]
+    def agrees_with_teacher(rater: EduRater | QuRater) -> dg.AssetChecksDefinition:
+        measure, least = ("spearman", 0.0) if isinstance(rater, EduRater) else ("held_out_accuracy", 0.5)
+
+        @dg.asset_check(asset=["rater", rater.name], name="agrees_with_teacher")
+        def check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+            """On texts that it was not trained on, the head orders as the teacher does more often than chance would."""
+            about = lake.artifacts.current(f"rater/{rater.name}").about
+            value = about.get(measure)
+            return dg.AssetCheckResult(
+                passed=value is not None and float(value) > least, severity=dg.AssetCheckSeverity.WARN, metadata=dict(about)
+            )
+
+        return check
+
+    learning = [rater for rater in project.raters if learns(rater)]
+    return [
+        *(better_than_chance(rater) for rater in learning if isinstance(rater, FastTextRater)),
+        *(agrees_with_teacher(rater) for rater in learning if isinstance(rater, EduRater | QuRater)),
+    ]

@@ -94,7 +94,7 @@ def _scattered() -> pl.Expr:
     apart = common - pl.col("placed_run")
     alone = (pl.col("placed_overlap") >= 0.34) & (mass >= 1.9) & (share >= 0.36) & (apart >= 2) & (common >= 5)
     inside = (pl.col("placed_overlap") >= 0.38) & (mass >= 2.6) & (share >= 0.42) & (apart >= 4)
-    return ((pl.col("framed") & alone) | inside) & (apart >= 0.35 * common)
+    return ((pl.col("framed") & alone) | inside) & (apart >= 0.35 * common) & (overlap >= 0.4)
 
 
 def resemblance(encoded: bool) -> pl.Expr:

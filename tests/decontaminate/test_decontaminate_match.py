@@ -249,3 +249,26 @@ def test_case_accents_width_and_inflection_fold():
     words = split(pl.Series(["CAFÉ Cafe\u0301 cafe ｃａｆｅ", "computing computes element elements"]))
     assert len(set(words.words[:4].tolist())) == 1
     assert len(set(words.stems[4:].tolist())) == 2
+
+
+def test_exchanged_words_leave_the_others_in_their_places():
+    """45 of 100 words exchanged for others: what is left stands where it stood. The same words elsewhere, or one phrase, are no copy."""
+    words = FERRY.split()
+    kept = (1, 0, 1, 1, 0, 1, 0, 1, 0, 1, 0)
+    swapped = " ".join(w if kept[i % len(kept)] else "copper" for i, w in enumerate(words))
+    assert sum(w == "copper" for w in swapped.split()) >= 0.4 * len(words)
+    phrase = f"{FILLER} Of the harbour at Lindholm every morning it was said that nobody knew it. {FILLER}"
+    elsewhere = f"{FILLER} " + f" {FILLER[:90]} ".join(words[i] for i in range(0, len(words), 2))
+    assert _flagged([swapped, f"{FILLER}\n{swapped}\n{FILLER}", phrase, elsewhere]) == [True, True, False, False]
+
+
+@pytest.mark.parametrize("method", ["ngram", "hybrid", "cascade"])
+def test_the_first_pass_lets_through_what_the_words_would_find(method):
+    """Letters beyond ASCII, marks, words at the very end: the pass over bytes reads the same words as the splitter."""
+    texts = [FERRY.upper(), CHINESE, ARABIC, FERRY.replace("ferry", "fe\u0301rry"), "é" + FERRY, FERRY[:-1], FILLER, "", None]
+    docs = pl.DataFrame(
+        {"id": [f"d{i}" for i in range(len(texts))], "text": texts}, schema={"id": pl.String, "text": pl.String}
+    )
+    found = set(match(docs, build(QUESTIONS), method)["id"])
+    assert found >= {"d0", "d1", "d2", "d3", "d4", "d5"}
+    assert not found & {"d6", "d7", "d8"}
