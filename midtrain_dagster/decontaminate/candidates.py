@@ -43,8 +43,8 @@ def by_votes(documents: Words, index: Index, votes: np.ndarray) -> Regions:
     """Regions where much of a unit's rare words stand together, in any order, inflected as may be (`shortlist.votes`)."""
     rows, units = votes[:, 0], index.bags.chunk_unit[votes[:, 1]]
     base = documents.offsets[rows]
-    ends = [np.concatenate([x, y]) for x, y in ((rows, rows), (units, units), (base + votes[:, 2], base + votes[:, 3]))]
-    found = _regions(documents, index, *ends, np.tile(votes[:, 4], 2), 1)
+    places = np.concatenate([base + votes[:, 2], base + votes[:, 3]])
+    found = _regions(documents, index, np.tile(rows, 2), np.tile(units, 2), places, np.tile(votes[:, 4], 2), 1)
     return found._replace(hits=np.zeros_like(found.hits))
 
 
