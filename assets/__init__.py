@@ -13,7 +13,7 @@
     train           base_checkpoint, training_plan, midtrained_checkpoint/<recipe>   the plan shows every step before the run
     evaluate        base_evaluation, midtrained_evaluation/<recipe>
     report          evaluation_report/<recipe>          what was gained, lost and forgotten, in one HTML file
-    audit           lineage_report/<recipe>
+    audit           lineage_report, data_card, model_card, cost_report/<recipe>
 
 Up to selection a stage measures and writes attributes; nothing is dropped. Selection decides, by query, from that evidence.
 """
@@ -24,6 +24,7 @@ import dagster as dg
 
 from assets import (
     audit,
+    cards,
     clean,
     collect,
     decontaminate,
@@ -66,6 +67,7 @@ def graph(
         *evaluate.assets(project, recipes, rows),
         *report.assets(project, recipes),
         *audit.assets(recipes),
+        *cards.assets(project, recipes),
     ]
     checks = [
         *decontaminate.checks(recipes),
@@ -73,5 +75,6 @@ def graph(
         *mix.checks(recipes),
         *train.checks(recipes),
         *report.checks(recipes),
+        *audit.checks(recipes),
     ]
     return built, checks

@@ -7,8 +7,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact
 from midtrain_dagster.audit.lineage import Node, lines, tree, values
+from midtrain_dagster.audit.takedown import marks
 from midtrain_dagster.code import code_version
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import fingerprint
@@ -31,6 +33,7 @@ def lineage_report(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"The checkpoint of `{recipe.name}` back to its sources: versions, digests, licences, retrieval dates.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         name = f"midtrained_checkpoint/{recipe.name}"
         trained = lake.artifacts.current(name)
@@ -45,7 +48,7 @@ def lineage_report(recipe: Recipe) -> dg.AssetsDefinition:
 
         artifact, made = lake.artifacts.build(
             f"lineage_report/{recipe.name}",
-            fingerprint(code_version("audit"), trained.fingerprint),
+            fingerprint(code_version("audit"), trained.fingerprint, since(lake, recipe.name)),
             make,
             {name: trained.fingerprint},
         )
@@ -54,6 +57,13 @@ def lineage_report(recipe: Recipe) -> dg.AssetsDefinition:
         return of_artifact(context, artifact, made, more)
 
     return asset
+
+
+def since(lake: Lake, recipe: str) -> list[dict[str, Any]]:
+    """What has been withdrawn since a recipe's newest checkpoint read it."""
+    checkpoint = lake.artifacts.current(f"midtrained_checkpoint/{recipe}")
+    packed = lake.artifacts.get(f"packed_sequences/{recipe}", str(checkpoint.inputs[f"packed_sequences/{recipe}"]))
+    return marks(lake.tables, recipe, checkpoint, packed) if packed else []
 
 
 def digests(node: Node) -> set[tuple[str, str]]:
@@ -87,3 +97,22 @@ def sources(folder: Path) -> pl.DataFrame:
 def assets(recipes: list[Recipe]) -> list[dg.AssetsDefinition]:
     """One asset for each recipe."""
     return [lineage_report(recipe) for recipe in recipes]
+
+
+def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
+    """Whether a checkpoint still stands on documents that may be used."""
+
+    def nothing_withdrawn(recipe: Recipe) -> dg.AssetChecksDefinition:
+        @dg.asset_check(asset=["midtrained_checkpoint", recipe.name], name="nothing_withdrawn_was_read")
+        def check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+            """No document that the newest checkpoint was trained on has been withdrawn since."""
+            found = since(lake, recipe.name)
+            return dg.AssetCheckResult(
+                passed=not found,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"takedowns": dg.MetadataValue.json(found), "tokens": sum(mark["tokens"] for mark in found)},
+            )
+
+        return check
+
+    return [nothing_withdrawn(recipe) for recipe in recipes]

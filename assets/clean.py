@@ -5,6 +5,7 @@ from functools import partial
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, of_table, plot, progress
 from midtrain_dagster.clean.clean import clean
 from midtrain_dagster.code import code_version
@@ -33,6 +34,7 @@ def clean_documents(source: str, project: Project) -> dg.AssetsDefinition:
         tags={"midtrain/source": source},
         description=f"`{source}` with repaired text and language; its `{SIGNALS}` and `{SPANS}` are tables beside it.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
     ) -> dg.MaterializeResult:

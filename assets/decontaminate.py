@@ -7,6 +7,7 @@ from typing import Final
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
@@ -43,6 +44,7 @@ def benchmark_questions(project: Project, deps: list[dg.AssetKey]) -> dg.AssetsD
         automation_condition=AUTOMATION,
         description="Questions that no recipe may train on: " + ", ".join(b.name for b in project.benchmarks),
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         read = [(benchmark, questions_of(benchmark, lake.root)) for benchmark in project.benchmarks]
         rows = pl.concat([questions.with_columns(source=pl.lit(benchmark.name)) for benchmark, questions in read])
@@ -100,6 +102,7 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
         tags={"midtrain/source": source},
         description=f"Every pair of a document of `{source}` and a benchmark question that may be a copy, with its evidence.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
@@ -178,6 +181,7 @@ def contamination_report(project: Project, settings: Decontamination) -> dg.Asse
         automation_condition=AUTOMATION,
         description="Per benchmark: how many questions are touched, by how many documents of which source, on what evidence.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         questions, matches = lake.tables.read(QUESTIONS), lake.tables.read(MATCHES)
         table = touched(questions, matches.filter(pl.col("source").is_in(names)), settings.threshold)

@@ -6,6 +6,7 @@ from typing import Final
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
@@ -38,6 +39,7 @@ def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
         automation_condition=AUTOMATION,
         description="Exact and near-duplicate clusters (MinHash) of all documents; which member survives is the recipe's rule.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
     ) -> dg.MaterializeResult:

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.measure import measured
 from assets.outcome import OWNERS, of_artifact
 from midtrain_dagster.artifacts import content_digest
 from midtrain_dagster.code import code_version
@@ -38,6 +39,7 @@ def website(settings: Embedded) -> dg.AssetsDefinition:
         description="Documentation of installed libraries, rendered to HTML pages and written as a crawl: "
         + ", ".join(settings.packages),
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         versions = {package: version_of(package) for package in settings.packages}
 
@@ -81,6 +83,7 @@ def benchmarks(settings: Embedded) -> dg.AssetsDefinition:
         code_version=ROWS_CODE,
         description="Benchmark rows without a hub: HumanEval from its package, seeded tasks from reasoning-gym.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         mark = fingerprint(ROWS_CODE, settings.seed, settings.questions)
 
@@ -109,6 +112,7 @@ def leaks(settings: Embedded) -> dg.AssetsDefinition:
         code_version=code_version("embedded"),
         description=f"{settings.planted} forum posts that quote benchmark questions, planted to be found and left out.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         rows = lake.artifacts.current("embedded/benchmarks")
         mark = fingerprint(code_version("embedded"), rows.digest, settings.planted)

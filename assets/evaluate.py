@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, picture, progress
 from assets.reading import documents_of
 from midtrain_dagster.code import code_version
@@ -48,6 +49,7 @@ def evaluation(name: str, recipe: Recipe, project: Project, rows: list[dg.AssetK
         tags={"midtrain/recipe": recipe.name},
         description=f"Benchmarks, bits per byte of gold answers and of held-out text, of {checkpoint}/{recipe.name}.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         model = lake.artifacts.current(f"{checkpoint}/{recipe.name}")
         settings = recipe.evaluation
@@ -91,6 +93,7 @@ def learning_curve(recipe: Recipe, project: Project, rows: list[dg.AssetKey]) ->
         tags={"midtrain/recipe": recipe.name},
         description=f"How `{recipe.name}` changed every {recipe.training.snapshot_every} steps, on the first questions of each set.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         base, mid = (lake.artifacts.current(f"{name}/{recipe.name}") for name in SIDES)
         model = lake.artifacts.current(f"midtrained_checkpoint/{recipe.name}")

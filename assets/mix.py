@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, plot, progress
 from assets.reading import documents_of, selection_digest
 from midtrain_dagster.artifacts import Artifact
@@ -50,6 +51,7 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"What recipe `{recipe.name}` mixes: share, token budget and repetitions of each component.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
         settings = recipe.mixture
@@ -122,12 +124,18 @@ def packed(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"Token sequences of recipe `{recipe.name}` in training order, with the document behind every span.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
         chosen = lake.artifacts.current(f"mixture/{recipe.name}")
         settings = recipe.packing
         mark = fingerprint(
-            code_version("mix", "sequences"), settings.model_dump(mode="json"), recipe.seed, chosen.digest, base.digest
+            code_version("mix", "sequences"),
+            settings.model_dump(mode="json"),
+            recipe.seed,
+            chosen.digest,
+            base.digest,
+            digest(documents_of(lake, recipe.name, kept=False).select("id", "text_hash").collect()),
         )
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets import columns
+from assets.measure import check
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.refresh import Refreshed
@@ -24,7 +26,7 @@ AUTOMATION: dg.AutomationCondition = (
 
 def progress(context: dg.AssetExecutionContext, label: str, unit: str, total: float | None = None) -> Progress:
     """Progress in the run's log, at most one line every two seconds."""
-    return Progress(context.log.info, label, unit, total, interval=2.0)
+    return Progress(context.log.info, label, unit, total, interval=2.0, check=check)
 
 
 def of_table(
@@ -46,6 +48,7 @@ def of_table(
             "dagster/column_schema": dg.TableSchema(
                 [dg.TableColumn(name, str(kind)) for name, kind in tables.schema(table).items()]
             ),
+            **columns.lineage(context, tables, table),
             "up to date": not refreshed.changed,
             "worked on": refreshed.worked,
             "withdrawn": refreshed.gone,

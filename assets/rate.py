@@ -9,6 +9,7 @@ import dagster as dg
 import duckdb
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, of_table, plot, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
@@ -52,6 +53,7 @@ def taught(rater: EduRater | QuRater, project: Project) -> dg.AssetsDefinition:
         description=f"Head `{rater.name}` on frozen embeddings, learnt from the teacher's "
         + ("scores, 0 to 5 (FineWeb-Edu)." if isinstance(rater, EduRater) else "choices in both orders (QuRating)."),
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
@@ -104,6 +106,7 @@ def trained(rater: FastTextRater, project: Project) -> dg.AssetsDefinition:
         code_version=code_version("rate"),
         description=f"fastText classifier `{rater.name}`: what positives look like, against negatives. Kept until its settings change.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         mark = fingerprint(code_version("rate"), rater.model_dump(mode="json"))
 
@@ -221,6 +224,7 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         + ", ".join(r.name for r in project.raters)
         + "; one column a rater, with its version.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
@@ -310,6 +314,7 @@ def rating_report(project: Project) -> dg.AssetsDefinition:
         + ", ".join(names)
         + "; documents in each one's best tenth alone; the widest disagreements.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         ratings = lake.tables.read(TABLE).filter(pl.col("source").is_in(list(project.document_sources)))
         found = agreement(ratings, names)

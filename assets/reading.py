@@ -6,8 +6,10 @@ import polars as pl
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Curation, Step
 from midtrain_dagster.recipes.selection import Rule, Selection
+from midtrain_dagster.refresh import Refreshed
 from midtrain_dagster.select.select import select
 from midtrain_dagster.tables import Tables
+from midtrain_dagster.withdrawals import enforce
 from resources.lake import Lake
 
 HELD_OUT = "held out"  # the reason that selection gives a document which no run trains on
@@ -97,3 +99,16 @@ def passing(lake: Lake, curation: Curation, step: Step, source: str, method: str
         relations(con, lake.tables, [source], method)
         gate = Selection(rules=(Rule(name=f"gate of {step}", keep=condition),))
         return select(con, gate, 0).documents.filter(pl.col("kept")).select("id")
+
+
+def after_takedowns(tables: Tables, source: str, refreshed: Refreshed) -> Refreshed:
+    """What a source holds once everything that was taken down is out, also what was while it was being read."""
+    out = enforce(tables, source)
+    if not out:
+        return refreshed
+    record = tables.record("raw_documents", f"raw_documents/{source}")
+    assert record is not None
+    version = tables.version("raw_documents")
+    return refreshed._replace(
+        changed=True, gone=refreshed.gone + out, rows=record.rows, digest=record.digest, version=version, about=record.about
+    )

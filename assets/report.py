@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, picture, png
 from assets.reading import selection_digest
 from midtrain_dagster.artifacts import Artifact
@@ -62,6 +63,7 @@ def evaluation_report(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"What recipe `{recipe.name}` gained, what it forgot, and how much survives without leaked questions.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         inputs = versions(lake, recipe, project)
         mark = fingerprint(COMPARED_BY, recipe.model_dump(mode="json"), inputs)

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, plot, progress
 from assets.proxying import Desk, Run, data_of, recommend, section
 from midtrain_dagster.artifacts import Artifact
@@ -48,6 +49,7 @@ def proxy_runs(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"Small models trained on different mixtures of recipe `{recipe.name}`'s components: shares and losses of each.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], gpu: dg.ResourceParam[Gpu]
     ) -> dg.MaterializeResult:
@@ -99,6 +101,7 @@ def scaling_law(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"Laws of loss in share, tokens and size, fitted on the proxy runs of recipe `{recipe.name}`, with their errors.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         runs = lake.artifacts.current(f"proxy_runs/{recipe.name}")
         table = pl.read_parquet(runs.path / "runs.parquet")
@@ -169,6 +172,7 @@ def scaling_plan(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"The mixture that the proxy runs of recipe `{recipe.name}` recommend, or that they support no change.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], gpu: dg.ResourceParam[Gpu]
     ) -> dg.MaterializeResult:

@@ -4,6 +4,7 @@ import dagster as dg
 import duckdb
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, plot
 from assets.reading import ATTRIBUTES, HELD_OUT, relations
 from midtrain_dagster.clean.rules import RULESETS
@@ -74,6 +75,7 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"Which documents recipe `{recipe.name}` trains on, and why the others are left out.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         tables = lake.tables
         present = [name for name in ("clean_documents", *ATTRIBUTES) if tables.exists(name)]

@@ -1,12 +1,15 @@
 """Synthesize: a generator is a source whose collector is a language model. Its documents then take the same way as all others."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
+from assets.reading import after_takedowns
 from midtrain_dagster.code import code_version
 from midtrain_dagster.documents import Batch, rejected
 from midtrain_dagster.project.generators import Extraction, GeneratorSettings
@@ -26,6 +29,7 @@ from midtrain_dagster.synthesize.driver import (
 from midtrain_dagster.synthesize.kinds import make, outfit
 from midtrain_dagster.synthesize.recall import recalled
 from midtrain_dagster.tables import Record, Tables, digest
+from midtrain_dagster.withdrawals import withdrawn, without
 from resources.lake import Lake
 from resources.project_teacher import ProjectTeacher
 
@@ -52,6 +56,7 @@ def raw_documents(generator: GeneratorSettings, project: Project) -> dg.AssetsDe
         tags={"midtrain/source": generator.name},
         description=f"Documents of generator `{generator.name}` ({generator.kind}), made from {', '.join(parents)}.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], teacher: dg.ResourceParam[ProjectTeacher]
     ) -> dg.MaterializeResult:
@@ -59,13 +64,13 @@ def raw_documents(generator: GeneratorSettings, project: Project) -> dg.AssetsDe
         key = context.asset_key.to_user_string()
         about: dict[str, Any] = {}
 
-        def batches() -> list[Batch]:
+        def batches() -> Iterator[Batch]:
             result = run(context, generator, offered(tables, generator, parents), teacher, project, about)
             for name, frame in ((OUTCOMES, result.outcomes), (REQUESTS, result.requests)):
                 told = frame.with_columns(source=pl.lit(generator.name))
                 mark = Record(key, "", "", digest(told), len(told), {}, {})
                 tables.commit(name, generator.name, told, mark, replace=True)
-            return [Batch(result.documents, rejected([]))]
+            return without([Batch(result.documents, rejected([]))], withdrawn(tables))
 
         inputs = [record_digest(lake, stage, name) for name in parents for stage in ("clean_documents", *rated)]
         refreshed = from_outside(
@@ -77,6 +82,7 @@ def raw_documents(generator: GeneratorSettings, project: Project) -> dg.AssetsDe
             outside=fingerprint(inputs, left_over(tables, generator.name, key)),
             batches=batches,
         )
+        refreshed = after_takedowns(tables, generator.name, refreshed)
         told = tables.read(OUTCOMES, generator.name)
         stored = Synthesized(tables.read(TABLE, generator.name), told.drop("source"))
         more = {

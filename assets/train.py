@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, plot
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.code import code_version
@@ -49,6 +50,7 @@ def base_checkpoint(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"Base model of recipe `{recipe.name}` ({recipe.base.kind}) as safetensors with its tokenizer.",
     )
+    @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         extension = recipe.training.context
         mark = fingerprint(
@@ -119,6 +121,7 @@ def training_plan(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"Learning rate, batch and data of recipe `{recipe.name}`, step by step, before it trains.",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], gpu: dg.ResourceParam[Gpu]
     ) -> dg.MaterializeResult:
@@ -181,6 +184,7 @@ def midtrained_checkpoint(recipe: Recipe) -> dg.AssetsDefinition:
         tags={"midtrain/recipe": recipe.name},
         description=f"The model that recipe `{recipe.name}` trains: {recipe.description}",
     )
+    @measured
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], gpu: dg.ResourceParam[Gpu]
     ) -> dg.MaterializeResult:

@@ -10,10 +10,15 @@ last; what another machine made is fetched when it is asked for.
 import errno
 import json
 import os
+import platform
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
 from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +27,7 @@ from midtrain_dagster.locks import alone
 from midtrain_dagster.store import Store
 
 RECORD = "artifact.json"
+PACKAGES = ("midtrain-dagster", "torch", "transformers", "tokenizers", "lm-eval", "numpy", "polars", "duckdb", "deltalake")
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
 
@@ -34,6 +40,7 @@ class Artifact(NamedTuple):
     about: dict[str, Any]  # counts, metrics
     inputs: dict[str, str | int]  # artifact → fingerprint, table → version
     files: str  # digest of every byte below the directory, to verify it by
+    made: dict[str, Any]  # when, by which commit of this project and which packages
 
 
 class Artifacts:
@@ -52,7 +59,9 @@ class Artifacts:
             values = json.loads(record.read_text())
         except ValueError:
             raise MidtrainError(f"{record} is damaged; remove {path} and run again") from None
-        return Artifact(path, fingerprint, values["digest"], values["about"], values["inputs"], values["files"])
+        return Artifact(
+            path, fingerprint, values["digest"], values["about"], values["inputs"], values["files"], values.get("made", {})
+        )
 
     def current(self, name: str) -> Artifact:
         """The newest artifact of a name; MidtrainError where there is none."""
@@ -115,6 +124,7 @@ class Artifacts:
         partial.mkdir(parents=True, exist_ok=True)
         digest, about = make(partial)
         record = {"digest": digest, "about": about, "inputs": dict(inputs), "files": content_digest(partial)}
+        record["made"] = circumstances()
         (partial / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True))
         os.replace(partial, folder / fingerprint)
         (folder / f".lock-{fingerprint}").unlink(missing_ok=True)
@@ -145,6 +155,14 @@ class Artifacts:
                 shutil.rmtree(partial)  # another process was quicker
         return True
 
+    def mark(self, name: str, fingerprint: str, word: str, values: Any) -> Path:
+        """Say something of an artifact that became known later, beside its directory: what is in it stays as it was made."""
+        file = self.root / name / f"{fingerprint}.{word}.json"
+        new = file.with_name(f".{file.name}")
+        new.write_text(json.dumps(values, indent=2, sort_keys=True, default=str))
+        os.replace(new, file)
+        return file
+
     def _point(self, name: str, fingerprint: str) -> None:
         pointer = self.root / name / "current"
         if not pointer.exists() or pointer.read_text() != fingerprint:
@@ -168,6 +186,40 @@ def _told(name: str, folder: Path) -> Iterator[None]:
                 f"{name}: cannot be written in {folder}: {said}; see to room and permissions there, then run again"
             ) from None
         raise
+
+
+def circumstances() -> dict[str, Any]:
+    """When something was made, and with what: the commit of this project where it is a checkout, and versions of packages."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"at": now, "python": platform.python_version(), "commit": commit(), "packages": versions()}
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of the checkout that this code is in, with `+changes` where files differ from it; None elsewhere."""
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():
+        return None
+    try:
+        said = [
+            subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=20, check=True).stdout
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0].strip() + ("+changes" if said[1].strip() else "")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on most."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def content_digest(folder: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import graph
+from assets import graph, operations
 from midtrain_dagster.project import project as projects
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes import recipe as recipes
@@ -18,6 +18,7 @@ from resources.gpu import Gpu
 from resources.lake import Lake
 from resources.project_teacher import ProjectTeacher
 
+LAST = ("evaluation_report", "lineage_report", "data_card", "model_card", "cost_report")
 RUN_TAG = "midtrain/recipe"
 # Imported once by the server that every step is forked from; none of them starts threads.
 PRELOADED = ["dagster", "midtrain_dagster.definitions"]
@@ -25,7 +26,7 @@ PRELOADED = ["dagster", "midtrain_dagster.definitions"]
 
 def resources(project: Project, root: Path) -> dict[str, object]:
     """What the assets need from outside, by name. Nothing is opened or loaded here."""
-    lake = Lake(root, project.storage, project.storage_options)
+    lake = Lake(root, project.storage, project.storage_options, project.operations)
     settings = project.embedder
     embedder = FakeEmbedder() if settings.model == "fake" else Embedder(settings.model, settings.batch_size, settings.precision)
     return {
@@ -48,14 +49,16 @@ def definitions(project: Project, root: Path, chosen: list[Recipe] | None = None
 
     `chosen` recipes take the place of the project's own list.
     """
+    lake = Lake(root, project.storage, project.storage_options, project.operations)
     named = chosen if chosen is not None else [recipes.load(name, root) for name in project.recipes]
     built, checks = graph(project, named, root)
     jobs = [
         dg.define_asset_job(
             job_name(recipe.name),
-            selection=dg.AssetSelection.keys(["evaluation_report", recipe.name], ["lineage_report", recipe.name]).upstream(),
+            selection=dg.AssetSelection.assets(*([last, recipe.name] for last in LAST)).upstream()
+            - dg.AssetSelection.groups("snapshots"),
             description=f"From the sources to the report: {recipe.description}",
-            tags={RUN_TAG: recipe.name},
+            tags={RUN_TAG: recipe.name, **operations.priority_of(recipe, project)},
         )
         for recipe in named
     ]
@@ -75,15 +78,17 @@ def definitions(project: Project, root: Path, chosen: list[Recipe] | None = None
                 cron_schedule=project.refresh,
                 default_status=dg.DefaultScheduleStatus.RUNNING if project.automatic else dg.DefaultScheduleStatus.STOPPED,
                 description="Looks at every source once a day.",
-            )
+            ),
+            *operations.schedules(project, named, lake),
         ],
         sensors=[
+            *(operations.source_sensor(name, project, lake) for name in operations.watched(project)),
             dg.AutomationConditionSensorDefinition(
                 "changed_content",
-                target=dg.AssetSelection.all() - dg.AssetSelection.groups("collect"),
+                target=dg.AssetSelection.all() - dg.AssetSelection.groups("collect", "snapshots"),
                 default_status=dg.DefaultSensorStatus.RUNNING if project.automatic else dg.DefaultSensorStatus.STOPPED,
                 description="Carries a refresh downstream where content or code changed, and nowhere else.",
-            )
+            ),
         ],
         resources=resources(project, root),
         executor=dg.multiprocess_executor.configured(

@@ -8,11 +8,21 @@ class Progress:
     """Counts work done and tells `emit` how it goes.
 
     `emit` takes one finished line. A stage calls `advance` as often as it likes; lines come out at most once
-    every `interval` seconds (an event in Dagster's log costs 25 ms on SQLite), and once at the end.
+    every `interval` seconds (an event in Dagster's log costs 25 ms on SQLite), and once at the end. `check` is asked as
+    often: it raises where the work must end, as when a budget is used up.
     """
 
-    def __init__(self, emit: Callable[[str], None], label: str, unit: str, total: float | None = None, interval: float = 1.0):
+    def __init__(
+        self,
+        emit: Callable[[str], None],
+        label: str,
+        unit: str,
+        total: float | None = None,
+        interval: float = 1.0,
+        check: Callable[[], None] | None = None,
+    ):
         self.emit, self.label, self.unit, self.total, self.interval = emit, label, unit, total, interval
+        self.check = check
         self.done = 0.0
         self.started = time.monotonic()
         self._emitted = self.started
@@ -22,6 +32,8 @@ class Progress:
         if time.monotonic() - self._emitted >= self.interval:
             self._emitted = time.monotonic()
             self.emit(self.line())
+            if self.check is not None:
+                self.check()
 
     def line(self) -> str:
         """`clean: 1,200/5,000 documents, 340/s, 11 s left`."""

@@ -188,7 +188,12 @@ def from_outside(
     new, seen, lost = _compare(batches(), stored)
     gone = stored.join(seen, on=["id", "text_hash"], how="anti")["id"].unique().sort()
     reasons = dict(lost.group_by("reason").len().sort("reason").iter_rows())
-    about = {"read": len(seen) + len(lost), "kept": len(seen), "rejected": len(lost), "rejected because": reasons}
+    about: dict[str, Any] = {
+        "read": len(seen) + len(lost),
+        "kept": len(seen),
+        "rejected": len(lost),
+        "rejected because": reasons,
+    }
     marked = Record(asset, mark, base, digest(lost), len(lost), {}, {})
     if len(lost) or tables.record("rejected_records", asset):
         tables.commit("rejected_records", source, lost.with_columns(source=pl.lit(source)), marked, replace=True)

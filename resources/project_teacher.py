@@ -1,5 +1,8 @@
 """The project's teacher, opened when something is asked of it and not before."""
 
+import sqlite3
+from contextlib import closing
+
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.teacher import TeacherSettings
 from midtrain_dagster.refresh import fingerprint
@@ -21,6 +24,19 @@ class ProjectTeacher:
             return ""
         asked = self.settings.model_dump(mode="json", include={"kind", "model", "base_url", "dtype", "script"})
         return fingerprint(asked)
+
+    def account(self) -> dict[str, float]:
+        """All that was ever asked of it through this cache: requests, prompt_tokens, completion_tokens, cost."""
+        file = (self.settings.cache if self.settings else None) or self.lake.cache_path("teacher") / "replies.sqlite"
+        names = ("requests", "prompt_tokens", "completion_tokens", "cost")
+        if not file.exists():
+            return dict.fromkeys(names, 0)
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60)) as database:
+            sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
+            try:
+                return dict(zip(names, database.execute(f"select {sums} from ledger").fetchone(), strict=True))
+            except sqlite3.OperationalError:  # made, and not yet filled
+                return dict.fromkeys(names, 0)
 
     def open(self) -> CachedTeacher:
         """The teacher with its cache, accounts and budget. MidtrainError where the project names none."""

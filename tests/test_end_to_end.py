@@ -1,11 +1,13 @@
 """The smoke recipe through a real Dagster instance: from files to an evaluated checkpoint, and again."""
 
+import hashlib
 import importlib.util
 import json
 import random
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -90,6 +92,7 @@ def test_the_whole_graph_materializes(first: Run) -> None:
         "mixture_not_empty",
         "no_benchmark_question_left",
         "loss_is_finite",
+        "nothing_withdrawn_was_read",
         "handover_is_smooth",
         "general_capability_retained",
     } <= set(first.checks)
@@ -191,6 +194,55 @@ def test_a_synthetic_document_names_its_parent(lake: Lake) -> None:
     assert known["parents"][0]["id"] == made["parent_ids"][0]
 
 
+def test_cards_say_what_went_in_and_what_came_out(lake: Lake) -> None:
+    import yaml
+    from huggingface_hub import DatasetCard, ModelCard
+
+    data = lake.artifacts.current("data_card/smoke").path
+    card = DatasetCard((data / "README.md").read_text())
+    assert set(card.data.license) >= {"cc0-1.0", "mit"}
+    assert card.data.size_categories == "n<1K"
+    assert "| prose |" in card.text
+    described = json.loads((data / "croissant.json").read_text())
+    (file,) = described["distribution"]
+    content = (data / file["contentUrl"]).read_bytes()
+    assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    fields = {field["source"]["extract"]["column"] for field in described["recordSet"][0]["field"]}
+    documents = pl.read_parquet(data / "documents.parquet")
+    assert fields == set(documents.columns)
+    assert documents["license"].null_count() < len(documents)
+    model = (lake.artifacts.current("model_card/smoke").path / "README.md").read_text()
+    results = yaml.safe_load(model.split("---")[1])["model-index"][0]["results"]
+    domains = pl.read_parquet(lake.artifacts.current("evaluation_report/smoke").path / "domains.parquet")
+    told = {row["dataset"]["name"]: row["metrics"][0]["value"] for row in results}
+    assert len(told) == len(results)
+    for domain, after in domains.select("domain", "mid").iter_rows():
+        assert told[f"held-out {domain} text"] == pytest.approx(after, abs=1e-5)
+    assert ModelCard(model).data.library_name == "transformers"
+    assert "Withdrawn since" not in model
+
+
+def test_the_account_names_every_asset_and_the_page_opens(lake: Lake, first: Run) -> None:
+    lines = lake.ledger.lines().filter(pl.col("run") == first.result.run_id)
+    assert set(lines["asset"]) == set(first.made)
+    assert lines["cpu_seconds"].min() >= 0
+    assert lines.filter(pl.col("asset") == "midtrained_checkpoint/smoke")["cpu_seconds"].item() > 0.1
+    page = (lake.artifacts.current("cost_report/smoke").path / "costs.html").read_text()
+    for word in ("For each point gained", "By stage", "midtrained_checkpoint/smoke"):
+        assert word in page
+
+
+def test_columns_say_where_they_come_from(first: Run) -> None:
+    def deps(asset: str, column: str) -> set[tuple[str, str]]:
+        found = first.made[asset].metadata["dagster/column_lineage"].value.deps_by_column[column]
+        return {(dep.asset_key.to_user_string(), dep.column_name) for dep in found}
+
+    assert deps("clean_documents/prose", "text_hash") == {("raw_documents/prose", "text")}
+    assert deps("clean_documents/prose", "url") == {("raw_documents/prose", "url")}
+    assert ("clean_documents/code", "text") in deps("document_ratings/code", "codelike")
+    assert ("duplicate_clusters", "exact_cluster") in deps("selected_documents/smoke", "reason")
+
+
 def test_new_documents_alone_are_worked_on(root: Path, instance: dg.DagsterInstance, first: Run) -> None:
     """Runs last: it changes the project."""
     with (root / "prose.jsonl").open("a") as file:
@@ -208,6 +260,37 @@ def test_new_documents_alone_are_worked_on(root: Path, instance: dg.DagsterInsta
         assert worked[f"{stage}/code"] == 0
     assert grown.versions()["clean_documents/code"] == first.versions()["clean_documents/code"]
     assert grown.versions()["midtrained_checkpoint/smoke"] != first.versions()["midtrained_checkpoint/smoke"]
+
+
+def test_a_takedown_goes_through_the_graph(root: Path, instance: dg.DagsterInstance, first: Run) -> None:
+    """After the growth above: what is withdrawn is gone from every table and model made from then on, and stays gone."""
+    from midtrain_dagster.audit import lineage
+    from midtrain_dagster.audit.takedown import affected
+    from midtrain_dagster.withdrawals import Rule, withdraw
+
+    lake = Lake(root, "lake")
+    old = lake.artifacts.current("midtrained_checkpoint/smoke")
+    packed = lake.artifacts.current("packed_sequences/smoke")
+    identifier = pl.read_parquet(packed.path / "train" / "documents.parquet").filter(source="prose")["id"][0]
+    found = affected(lake.tables, lake.artifacts, (Rule("id", identifier),), "none", ["smoke"])
+    assert any(row["artifact"].endswith(f"@{old.fingerprint}") for row in found.artifacts)
+    withdraw(lake.tables, found.documents, (Rule("id", identifier),), "asked for", "the author", datetime.now(UTC))
+    with (root / "prose.jsonl").open("a") as file:  # the source changes, and still holds the document
+        file.write(json.dumps({"id": "later", "text": SMALL.prose(5000)}) + "\n")
+    after = Run(root, instance)
+    assert after.failures() == {}
+    for table in ("raw_documents", "clean_documents", "quality_signals", "document_ratings", "duplicate_clusters"):
+        assert identifier not in set(lake.tables.read(table)["id"]), table
+    assert identifier not in set(lake.tables.read("selected_documents/smoke")["id"])
+    new = lake.artifacts.current("packed_sequences/smoke")
+    for documents in new.path.glob("**/documents.parquet"):
+        assert identifier not in set(pl.read_parquet(documents)["id"])
+    told = "\n".join(lineage.lines(lineage.tree(lake.tables, lake.artifacts, "midtrained_checkpoint/smoke", old.fingerprint)))
+    assert "WITHDRAWN since" in told
+    assert "asked for" in told
+    current = "\n".join(lineage.lines(lineage.tree(lake.tables, lake.artifacts, "midtrained_checkpoint/smoke")))
+    assert "WITHDRAWN" not in current
+    assert after.checks["nothing_withdrawn_was_read"]
 
 
 # One step of every stage, and the longest twice.

@@ -32,6 +32,9 @@ STAGES = {
     "midtrained_evaluation": "evaluate",
     "evaluation_report": "evaluate",
     "lineage_report": "audit",
+    "data_card": "audit",
+    "model_card": "audit",
+    "cost_report": "audit",
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from midtrain_dagster.artifacts import Artifact, Artifacts
+from midtrain_dagster.audit.spans import Packed, readings
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.sequences import SPAN_COLUMNS
 from midtrain_dagster.tables import Tables
@@ -95,57 +96,63 @@ def decision(tables: Tables, recipe: str, identifier: str) -> dict[str, Any] | N
 
 
 def uses(artifacts: Artifacts, recipe: str, identifier: str) -> list[dict[str, Any]]:
-    """Every checkpoint whose training read the document: in which sequences, at which steps, how many tokens."""
+    """Every run that read the document: in which sequences, at which steps, how often, how many of its tokens."""
     found = []
-    for checkpoint in artifacts.all(f"midtrained_checkpoint/{recipe}"):
-        packed = artifacts.get(f"packed_sequences/{recipe}", str(checkpoint.inputs[f"packed_sequences/{recipe}"]))
-        if packed is None:
-            continue
-        rows = spans(packed).filter(pl.col("id") == identifier)
-        if len(rows):
-            steps = steps_of(offsets(checkpoint, packed), rows["sequence"].to_numpy())
-            found.append(
-                {
-                    "checkpoint": f"midtrained_checkpoint/{recipe}@{checkpoint.fingerprint}",
-                    "sequences": sorted(set(rows["sequence"].to_list())),
-                    "steps": sorted(set(steps.tolist())),
-                    "times": len(rows.filter(pl.col("document_offset") == 0)),
-                    "tokens": int(rows["length"].sum()),
-                }
-            )
+    for checkpoint, sequences in trained(artifacts, recipe):
+        packed = Packed(sequences.path / "train", artifacts.root.parent / "cache")
+        numbers = packed.number_of(identifier)
+        spans = np.concatenate([packed.of_document(number) for number in numbers]) if numbers else np.empty((0, 6), np.int64)
+        for run in readings(checkpoint, packed.folder) if len(spans) else ():
+            times = run.times(spans[:, 0])
+            if times.any():
+                found.append(
+                    {
+                        "checkpoint": f"midtrained_checkpoint/{recipe}@{checkpoint.fingerprint}",
+                        **({"run": run.run} if run.run else {}),
+                        "sequences": sorted(set(spans[times > 0, 0].tolist())),
+                        "steps": run.steps_of(spans[:, 0]),
+                        "times": int(times[spans[:, 5] == 0].sum()),
+                        "tokens": int((times * spans[:, 2]).sum()),
+                    }
+                )
     return found
 
 
-def spans(packed: Artifact) -> pl.DataFrame:
-    """Spans of packed sequences with the document behind each."""
-    table = pl.DataFrame(np.load(packed.path / "train" / "spans.npy"), schema=list(SPAN_COLUMNS))
-    documents = pl.read_parquet(packed.path / "train" / "documents.parquet").rename({"component": "component_name"})
-    return table.join(documents.with_row_index("document").cast({"document": pl.Int64}), on="document", how="left")
-
-
-def offsets(checkpoint: Artifact, packed: Artifact) -> np.ndarray:
-    """First sequence of each step, and the end: (steps + 1,)."""
-    steps = pl.read_ndjson(checkpoint.path / "steps.jsonl", infer_schema_length=None)
-    length = json.loads((packed.path / "train" / "sequences.json").read_text())["length"]
-    return np.concatenate([[0], steps["tokens"].to_numpy() // length])
-
-
-def steps_of(borders: np.ndarray, sequences: np.ndarray) -> np.ndarray:
-    """The step, from 1, in which each sequence was read first."""
-    return np.searchsorted(borders, sequences, side="right")
+def trained(artifacts: Artifacts, recipe: str) -> list[tuple[Artifact, Artifact]]:
+    """Every checkpoint of a recipe that is kept, with the sequences that it read."""
+    found = []
+    for checkpoint in artifacts.all(f"midtrained_checkpoint/{recipe}"):
+        sequences = artifacts.get(f"packed_sequences/{recipe}", str(checkpoint.inputs[f"packed_sequences/{recipe}"]))
+        if sequences is not None:
+            found.append((checkpoint, sequences))
+    return found
 
 
 def step(artifacts: Artifacts, recipe: str, number: int) -> pl.DataFrame:
-    """The documents in the batch of one step: id, source, component, sequence, tokens.
+    """The documents in the batch of one step: id, source, component, sequence, start, tokens; of a soup, all runs' with `run`.
 
-    Raises MidtrainError where the run had no such step.
+    Raises MidtrainError where the run had no such step. `recipe@fingerprint` names an older checkpoint.
     """
-    checkpoint = artifacts.current(f"midtrained_checkpoint/{recipe}")
-    packed = artifacts.get(f"packed_sequences/{recipe}", str(checkpoint.inputs[f"packed_sequences/{recipe}"]))
-    if packed is None:
+    name, _, version = recipe.partition("@")
+    found = (
+        artifacts.get(f"midtrained_checkpoint/{name}", version)
+        if version
+        else artifacts.current(f"midtrained_checkpoint/{name}")
+    )
+    if found is None:
+        raise MidtrainError(f"there is no checkpoint {recipe}")
+    checkpoint = found
+    sequences = artifacts.get(f"packed_sequences/{name}", str(checkpoint.inputs[f"packed_sequences/{name}"]))
+    if sequences is None:
         raise MidtrainError(f"the sequences that {recipe} was trained on are no longer kept")
-    borders = offsets(checkpoint, packed)
-    if not 1 <= number < len(borders):
-        raise MidtrainError(f"the run of {recipe} had steps 1 to {len(borders) - 1}; there is no step {number}")
-    batch = spans(packed).filter(pl.col("sequence").is_between(int(borders[number - 1]), int(borders[number]) - 1))
-    return batch.select("id", "source", "component_name", "sequence", "start", tokens="length").sort("sequence", "start")
+    packed = Packed(sequences.path / "train", artifacts.root.parent / "cache")
+    parts = []
+    for run in readings(checkpoint, packed.folder):
+        if not 1 <= number <= run.steps:
+            raise MidtrainError(f"the run of {recipe} had steps 1 to {run.steps}; there is no step {number}")
+        spans = pl.DataFrame(packed.of_sequences(run.sequences(number)), schema=list(SPAN_COLUMNS))
+        named = packed.described(spans["document"].to_numpy()).cast({"document": pl.Int64})
+        rows = spans.join(named, on="document", how="left").sort("sequence", "start")
+        shown = rows.select("id", "source", "component_name", "sequence", "start", tokens="length")
+        parts.append(shown.with_columns(run=pl.lit(run.run)) if run.run else shown)
+    return pl.concat(parts)

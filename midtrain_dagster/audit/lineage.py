@@ -1,11 +1,13 @@
 """Where a checkpoint came from: the tree of everything that it was made from, down to the sources."""
 
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from midtrain_dagster.artifacts import Artifacts, content_digest
+from midtrain_dagster.artifacts import Artifact, Artifacts, content_digest
+from midtrain_dagster.audit.takedown import marks
 from midtrain_dagster.tables import Record, Tables, digest
 
 
@@ -39,7 +41,20 @@ def tree(tables: Tables, artifacts: Artifacts, name: str, fingerprint: str | Non
             inputs += table_nodes(tables, read, version, known)
         else:
             inputs.append(tree(tables, artifacts, read, version, known))
-    return Node(name, None, found.fingerprint, found.digest, found.about, tuple(inputs))
+    about = {**found.about, **({"made": found.made} if found.made else {}), **of_checkpoint(tables, artifacts, name, found)}
+    return Node(name, None, found.fingerprint, found.digest, about, tuple(inputs))
+
+
+def of_checkpoint(tables: Tables, artifacts: Artifacts, name: str, found: Artifact) -> dict[str, Any]:
+    """Of a checkpoint: the configuration of its training run, and what has been withdrawn since it read it."""
+    stage, _, recipe = name.partition("/")
+    if stage != "midtrained_checkpoint":
+        return {}
+    plan = found.path / "plan.json"
+    told: dict[str, Any] = {"configuration": json.loads(plan.read_text())} if plan.exists() else {}
+    packed = artifacts.get(f"packed_sequences/{recipe}", str(found.inputs.get(f"packed_sequences/{recipe}")))
+    withdrawn = marks(tables, recipe, found, packed) if packed else []
+    return {**told, **({"withdrawn": withdrawn} if withdrawn else {})}
 
 
 def table_nodes(tables: Tables, name: str, version: int, known: Known) -> list[Node]:
@@ -79,7 +94,12 @@ def lines(node: Node, depth: int = 0) -> Iterator[str]:
     told = [
         f"{key}: {value}" for key, value in node.about.items() if key in ("rows", "retrieved", "licences", "tokens", "steps")
     ]
-    yield "  " * depth + f"{node.name}  @{node.version}  {node.digest[:12]}" + (f"  ({'; '.join(told)})" if told else "")
+    made = node.about.get("made", {})
+    told += [f"{key}: {made[key]}" for key in ("at", "commit") if made.get(key)]
+    yield "  " * depth + f"{place(node)}  @{node.version}  {node.digest[:12]}" + (f"  ({'; '.join(told)})" if told else "")
+    for mark in node.about.get("withdrawn", []):
+        counted = f"{mark['documents']:,} documents, {mark['tokens']:,} tokens"
+        yield "  " * depth + f"  WITHDRAWN since, takedown {mark['takedown']}: {counted}; {mark['reason']}"
     for child in node.inputs:
         yield from lines(child, depth + 1)
 
@@ -89,12 +109,18 @@ def values(node: Node) -> dict[str, Any]:
     return {**node._asdict(), "inputs": [values(child) for child in node.inputs]}
 
 
+def place(node: Node) -> str:
+    """Where a node's content is: an artifact's name, or table and source; an asset may write tables beside its own."""
+    source = source_of(node.name, node.table) if node.table is not None else None
+    return node.name if source is None else f"{node.table}/{source}"
+
+
 def verify(node: Node, tables: Tables, artifacts: Artifacts, done: set[tuple[str, str]] | None = None) -> list[str]:
     """Recompute every digest of the tree from what is stored now, each once; returns what differs, one line each."""
     done = set() if done is None else done
-    if (node.name, node.version) in done:
+    if (place(node), node.version) in done:
         return []
-    done.add((node.name, node.version))
+    done.add((place(node), node.version))
     wrong = [problem for child in node.inputs for problem in verify(child, tables, artifacts, done)]
     if "missing" in node.about:
         return [*wrong, f"{node.name}@{node.version}: {node.about['missing']}"]

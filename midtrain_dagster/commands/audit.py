@@ -24,7 +24,7 @@ def model(
     """The tree of everything that a checkpoint was made from."""
     from midtrain_dagster.audit import lineage
 
-    lake, _ = _lake()
+    lake, _ = opened()
     name, _, version = recipe.partition("@")
     root = lineage.tree(lake.tables, lake.artifacts, f"midtrained_checkpoint/{name}", version or None)
     for line in lineage.lines(root):
@@ -43,8 +43,8 @@ def document(identifier: str = typer.Argument(metavar="ID", help="Id of a docume
     """What a document came from, what was decided about it, and which steps and checkpoints saw it."""
     from midtrain_dagster.audit.document import document as look
 
-    lake, project = _lake()
-    console.result(look(lake.tables, lake.artifacts, identifier, trained(lake) or list(project.recipes)))
+    lake, project = opened()
+    console.result(look(lake.tables, lake.artifacts, identifier, recipes_of(lake) or list(project.recipes)))
 
 
 def step(
@@ -54,21 +54,21 @@ def step(
     """The documents in the batch of one training step."""
     from midtrain_dagster.audit.document import step as batch
 
-    lake, _ = _lake()
+    lake, _ = opened()
     found = batch(lake.artifacts, recipe, number)
     console.result({"recipe": recipe, "step": number, "documents": found["id"].n_unique(), "spans": found.to_dicts()})
 
 
-def trained(lake: Any) -> list[str]:
+def recipes_of(lake: Any) -> list[str]:
     """Recipes of which there is a selection."""
     folder = lake.local / "tables" / "selected_documents"
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def _lake() -> tuple[Any, Any]:
+def opened() -> tuple[Any, Any]:
     from midtrain_dagster.project import project as projects
     from resources.lake import Lake
 
     file = projects.path()
     project = projects.load(file)
-    return Lake(file.parent, project.storage, project.storage_options), project
+    return Lake(file.parent, project.storage, project.storage_options, project.operations), project

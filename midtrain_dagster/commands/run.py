@@ -30,6 +30,8 @@ def register(app: typer.Typer) -> None:
 def run(
     recipe: str = typer.Option("demo", "--recipe", "-r", help="Name of a recipe, or the path of its YAML file."),
     full_log: bool = typer.Option(False, "--full-log", help="Show Dagster's own log as well."),
+    max_hours: float | None = typer.Option(None, "--max-hours", help="Stop in order after so long."),
+    max_money: float | None = typer.Option(None, "--max-money", help="Stop in order when machine and teacher cost so much."),
 ) -> None:
     """Run a recipe from its sources to its report. What is up to date is not done again."""
     from uuid import uuid4
@@ -50,7 +52,7 @@ def run(
                 instance=instance,
                 run_id=run_id,
                 raise_on_error=False,
-                tags={"midtrain/recipe": chosen.name, **tags},
+                tags={"midtrain/recipe": chosen.name, **limits(max_hours, max_money), **tags},
             )
         shown.summary(time.monotonic() - started)
         console.result(
@@ -78,6 +80,12 @@ def _recover(instance: "dg.DagsterInstance") -> list[str]:
     for run_id in ended:
         console.say(f"run {run_id[:8]} ended before its time: marked as failed, its places in pools are free again")
     return ended
+
+
+def limits(hours: float | None, money: float | None) -> dict[str, str]:
+    """Tags that narrow the project's budget for one run."""
+    given = {"midtrain/max_hours": hours, "midtrain/max_money": money}
+    return {tag: str(limit) for tag, limit in given.items() if limit is not None}
 
 
 def status() -> None:

@@ -11,6 +11,7 @@ from midtrain_dagster.project.benchmarks import Benchmark
 from midtrain_dagster.project.cleaning import Cleaning
 from midtrain_dagster.project.deduplication import Deduplication
 from midtrain_dagster.project.generators import GeneratorSettings
+from midtrain_dagster.project.operations import Operations
 from midtrain_dagster.project.raters import Rater
 from midtrain_dagster.project.sources import Source
 from midtrain_dagster.project.teacher import TeacherSettings
@@ -104,6 +105,7 @@ class Project(Settings):
     compute: Compute = Compute()
     embedded: Embedded | None = Field(None, description="made by this project itself: web site, benchmark rows, planted leak")
     automatic: bool = Field(True, description="whether schedule and automation are on when the UI starts")
+    operations: Operations = Operations()
     recipes: tuple[str, ...] = Field(("demo",), description="which are in the graph: names, or paths of YAML files")
     refresh: str = Field("0 3 * * *", description="cron line of the sources' schedule")
 

@@ -1,0 +1,134 @@
+"""Retention: which table versions and artifacts may go, so that disk stays in bounds and every checkpoint can still be traced."""
+
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from midtrain_dagster.artifacts import RECORD, Artifact, Artifacts
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.tables import Tables
+
+FOREVER = ("midtrained_checkpoint",)  # what an audit is asked about; removed by people alone
+DAY = 86_400.0
+
+
+class Plan(NamedTuple):
+    """What a vacuum would remove."""
+
+    files: dict[str, list[str]]  # table → data files that no kept version needs
+    artifacts: list[Path]
+    kept_versions: dict[str, list[int]]
+    bytes: int
+
+
+def plan(tables: Tables, artifacts: Artifacts, names: Iterable[str], days: float, now: float | None = None) -> Plan:
+    """What may go. Kept are: the newest version of each table and every version younger than `days`; what a newest record
+    has read (the next refresh compares with it); artifacts that are current or young; every checkpoint; and whatever any of
+    these was made from, table versions and artifacts, down to the sources.
+    """
+    now = time.time() if now is None else now
+    every = [a for name in artifact_names(artifacts) for a in artifacts.all(name)]
+    kept = {a.path for a in every if _stays(artifacts, a, now - days * DAY)}
+    needed: dict[str, set[int]] = {}
+    for artifact in every:
+        if artifact.path in kept:
+            _down(artifact, tables, artifacts, kept, needed)
+    present = [name for name in names if tables.exists(name)]
+    for name in present:
+        _newest(tables, name, needed, now - days * DAY)
+    files = {name: _unneeded(tables, name, needed[name]) for name in present}
+    gone = [a.path for a in every if a.path not in kept] + _abandoned(artifacts, now - max(days, 1.0) * DAY)
+    size = sum(_size(Path(file)) for found in files.values() for file in found) + sum(_size(path) for path in gone)
+    return Plan(files, gone, {name: sorted(needed[name]) for name in present}, size)
+
+
+def carry_out(tables: Tables, found: Plan) -> None:
+    """Remove what a plan names: artifacts by a rename first, so that none is ever half there."""
+    for path in found.artifacts:
+        doomed = path if path.name.startswith(".") else path.with_name(f".removed-{path.name}")
+        if doomed != path:
+            path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    for name, files in found.files.items():
+        if files:
+            tables.open(name).vacuum(
+                retention_hours=0,
+                dry_run=False,
+                enforce_retention_duration=False,
+                full=False,
+                keep_versions=found.kept_versions[name],
+            )
+
+
+def artifact_names(artifacts: Artifacts) -> list[str]:
+    """Names under which there are artifacts, as `mixture/demo`."""
+    return sorted({path.parent.parent.relative_to(artifacts.root).as_posix() for path in artifacts.root.glob(f"**/{RECORD}")})
+
+
+def _stays(artifacts: Artifacts, artifact: Artifact, before: float) -> bool:
+    name = artifact.path.parent.relative_to(artifacts.root).as_posix()
+    if name.split("/")[0] in FOREVER or (artifact.path / RECORD).stat().st_mtime >= before:
+        return True
+    try:
+        return artifacts.current(name).path == artifact.path
+    except MidtrainError:
+        return True  # nothing says which one is current
+
+
+def _down(artifact: Artifact, tables: Tables, artifacts: Artifacts, kept: set[Path], needed: dict[str, set[int]]) -> None:
+    """Mark what an artifact was made from."""
+    kept.add(artifact.path)
+    for name, version in artifact.inputs.items():
+        if isinstance(version, int):
+            _version(tables, name, version, needed)
+        elif (found := artifacts.get(name, version)) is not None and (found.path not in kept or artifact.path != found.path):
+            _down(found, tables, artifacts, kept, needed)
+
+
+def _version(tables: Tables, name: str, version: int, needed: dict[str, set[int]]) -> None:
+    """Mark a version of a table, and the versions that it was made from."""
+    if version in needed.setdefault(name, set()) or not tables.exists(name):
+        return
+    needed[name].add(version)
+    for record in tables.records(name, version):
+        for read, at in record.reads.items():
+            _version(tables, read, at, needed)
+
+
+def _newest(tables: Tables, name: str, needed: dict[str, set[int]], after: float) -> None:
+    _version(tables, name, tables.version(name), needed)
+    for entry in tables.open(name).history():
+        if entry["timestamp"] / 1000 >= after:
+            _version(tables, name, int(entry["version"]), needed)
+
+
+def _unneeded(tables: Tables, name: str, versions: set[int]) -> list[str]:
+    table = tables.open(name)
+    found = table.vacuum(
+        retention_hours=0, dry_run=True, enforce_retention_duration=False, full=False, keep_versions=sorted(versions)
+    )
+    named = sorted(f"{tables.uri(name)}/{file}" for file in found)  # the log names them long after they are gone
+    return named if "://" in tables.root else [file for file in named if Path(file).exists()]
+
+
+def _abandoned(artifacts: Artifacts, before: float) -> list[Path]:
+    """What killed runs left and nobody went on with."""
+    left = [*artifacts.root.glob("**/.partial-*"), *artifacts.root.glob("**/.removed-*")]
+    return sorted(path for path in left if path.is_dir() and path.stat().st_mtime < before)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.exists() else 0
+
+
+def told(found: Plan) -> dict[str, Any]:
+    """A plan as JSON values."""
+    return {
+        "artifacts": [str(path) for path in found.artifacts],
+        "files": {name: len(files) for name, files in found.files.items() if files},
+        "bytes": found.bytes,
+    }
