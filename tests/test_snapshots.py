@@ -117,7 +117,7 @@ def test_in_the_graph_a_snapshot_is_a_partition_and_the_source_takes_what_is_lef
     assert source in job.asset_layer.executable_asset_keys
     assert one not in job.asset_layer.executable_asset_keys
     chosen = [asset for asset in definitions.assets or [] if asset.key in (one, source)]
-    needs = {"lake": Lake(root, "lake")}
+    needs = composed.resources(loaded, root)
     with dg.instance_for_test() as instance:
         sensor = definitions.resolve_sensor_def("watch_monthly")
         context = dg.build_sensor_context(instance, definitions=definitions)
