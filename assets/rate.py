@@ -26,6 +26,7 @@ from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
 from midtrain_dagster.select.conditions import resolve
 from midtrain_dagster.shards import Engine
 from midtrain_dagster.synthesize.teacher import Parameters, Request, Teacher, ask
+from midtrain_dagster.tables import database
 from resources.embedder import Embedder
 from resources.lake import Lake
 from resources.project_teacher import ProjectTeacher
@@ -143,7 +144,8 @@ def examples(side: Examples, lake: Lake, seed: int) -> list[str]:
         f"select text from {relation} document where ({condition}) order by md5(concat({int(seed)}, id)) limit {int(side.most)}"
     )
     try:
-        return [row[0] for row in duckdb.execute(chosen).fetchall()]
+        with database() as con:
+            return [row[0] for row in con.execute(chosen).fetchall()]
     except duckdb.Error as error:
         raise MidtrainError(f"a rater's examples: `{side.condition}` failed: {' '.join(str(error).split())[:200]}") from None
 

@@ -8,7 +8,7 @@ from midtrain_dagster.project.project import Curation, Step
 from midtrain_dagster.recipes.selection import Rule, Selection
 from midtrain_dagster.refresh import Refreshed
 from midtrain_dagster.select.select import select
-from midtrain_dagster.tables import Tables
+from midtrain_dagster.tables import Tables, database
 from midtrain_dagster.withdrawals import enforce
 from resources.lake import Lake
 
@@ -95,7 +95,7 @@ def passing(lake: Lake, curation: Curation, step: Step, source: str, method: str
         return None
     if not lake.tables.files("clean_documents", source=source):
         return pl.DataFrame(schema={"id": pl.String})
-    with duckdb.connect() as con:
+    with database() as con:
         relations(con, lake.tables, [source], method)
         gate = Selection(rules=(Rule(name=f"gate of {step}", keep=condition),))
         return select(con, gate, 0).documents.filter(pl.col("kept")).select("id")

@@ -1,7 +1,6 @@
 """Select: which documents each recipe trains on. One DuckDB query over the attributes; every row that is left out says why."""
 
 import dagster as dg
-import duckdb
 import polars as pl
 
 from assets.measure import measured
@@ -15,7 +14,7 @@ from midtrain_dagster.recipes.selection import Contamination, Rule, Selection
 from midtrain_dagster.refresh import fingerprint, whole
 from midtrain_dagster.select.funnel import funnel
 from midtrain_dagster.select.select import select
-from midtrain_dagster.tables import Tables
+from midtrain_dagster.tables import Tables, database
 from resources.lake import Lake
 
 GROUP = "select"
@@ -81,7 +80,7 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         present = [name for name in ("clean_documents", *ATTRIBUTES) if tables.exists(name)]
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            con = duckdb.connect()
+            con = database()
             relations(con, tables, names, recipe.decontamination.method)
             chosen = select(con, selection, recipe.seed, rulesets())
             kept = chosen.documents.filter(pl.col("kept"))

@@ -259,6 +259,16 @@ def _scan(files: list[str], schema: pl.Schema, storage_options: dict[str, str] |
     return frame.select(list(schema))
 
 
+def database(path: str = ":memory:", **config: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection of its own; the module's shared one refuses a second thread.
+
+    Without DuckDB's progress bar, which would be written to standard output, where programs read answers.
+    """
+    connection = duckdb.connect(path, config=dict(config))
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
 def digest(frame: pl.DataFrame) -> str:
     """Digest of a table's content, 32 hex digits: the same rows give the same digest in whatever order.
 
@@ -270,8 +280,7 @@ def digest(frame: pl.DataFrame) -> str:
         return "0" * 32
     rows = "(select to_json(content)::varchar as r from content)"
     query = f"select sum(md5_number_lower(r))::varchar, sum(md5_number_upper(r))::varchar from {rows}"
-    with duckdb.cursor() as con:  # the shared connection refuses a second thread
-        con.execute("SET enable_progress_bar = false")  # it would be written to standard output
+    with database() as con:
         low, high = (int(part) % (1 << 64) for part in con.execute(query).fetchall()[0])
     return f"{high:016x}{low:016x}"
 

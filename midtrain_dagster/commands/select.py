@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-    from midtrain_dagster.recipes.selection import Rule, Selection
+    from midtrain_dagster.tables import database
+from midtrain_dagster.recipes.selection import Rule, Selection
 
 Paths = list[Path]
 
@@ -36,7 +37,6 @@ def register(app: typer.Typer) -> None:
         dry_run: Annotated[bool, typer.Option(help="Print the funnel, write nothing.")] = False,
     ) -> None:
         """Decide which documents are kept, and say why the others are not."""
-        import duckdb
 
         from midtrain_dagster.commands import console
         from midtrain_dagster.errors import MidtrainError
@@ -51,8 +51,7 @@ def register(app: typer.Typer) -> None:
             raise MidtrainError("say where the selection goes with --out, or ask for --dry-run")
         chosen = changed(_selection(selection, recipe), change or [])
         rules = _rulesets(rulesets)
-        with duckdb.connect() as con:
-            con.execute("SET enable_progress_bar = false")  # it would be written to standard output
+        with database() as con:
             relations = {"signals": signals, "ratings": ratings, "clusters": clusters, "matches": matches}
             for name, paths in {"documents": documents, **relations}.items():
                 if paths:

@@ -17,6 +17,7 @@ import polars as pl
 from midtrain_dagster.deduplicate.signatures import SIGNATURES
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.deduplication import Deduplication
+from midtrain_dagster.tables import database
 
 CLUSTERS = pl.Schema(
     {"id": pl.String, "text_hash": pl.String, "exact_cluster": pl.String, "near_cluster": pl.String, "cluster_size": pl.Int64}
@@ -81,9 +82,8 @@ def _clustered(signatures: Signatures, settings: Deduplication, verify: Verify |
 
     with (
         tempfile.TemporaryDirectory(prefix="midtrain-clusters-") as folder,
-        duckdb.connect(str(Path(folder) / "clusters.duckdb")) as db,
+        database(str(Path(folder) / "clusters.duckdb")) as db,
     ):
-        db.execute("SET enable_progress_bar = false")  # it would be written to standard output
         db.execute(f"SET memory_limit = '{settings.memory}'")
         db.execute(f"SET temp_directory = '{folder}'")
         db.execute("SET preserve_insertion_order = false")  # numbers say the order; keeping it would cost memory

@@ -5,6 +5,7 @@ import polars as pl
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.recipes.mixture import Component, Mixture
+from midtrain_dagster.tables import database
 
 NAMING_COLUMNS = ("source", "domain", "format")
 
@@ -24,7 +25,7 @@ def assign(documents: pl.DataFrame, settings: Mixture) -> pl.DataFrame:
         return documents.with_columns(component=pl.col(settings.component_column).cast(pl.String))
     cases = " ".join(f"when ({_condition(c, documents.columns)}) then {_literal(c.name)}" for c in settings.components)
     frame = documents.with_row_index("_row").drop("component", strict=False)
-    connection = duckdb.connect()
+    connection = database()
     try:
         connection.register("frame", frame.to_arrow())
         found = connection.sql(f"select _row, case {cases} end as component from frame order by _row").pl()

@@ -9,9 +9,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import duckdb
-
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.tables import database
 
 TABLES = {"document": "documents", "signal": "signals", "rate": "ratings", "cluster": "clusters", "match": "matches"}
 """The word that a condition uses, and the relation that it stands for."""
@@ -86,7 +85,7 @@ def literal(value: str) -> str:
 
 
 def _expression(condition: str, where: str) -> dict[str, Any]:
-    with duckdb.connect() as con:
+    with database() as con:
         answer = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT {condition}"]).fetchall()[0][0]
     parsed = json.loads(answer)
     if parsed["error"]:
@@ -135,7 +134,7 @@ def _computes(function: str) -> bool:
     """Whether all functions of that name give the same answer for the same arguments, and read nothing else."""
     if function in COMPUTING_MACROS:
         return True
-    with duckdb.connect() as con:
+    with database() as con:
         kinds = con.execute(
             "SELECT DISTINCT function_type, stability, has_side_effects FROM duckdb_functions() WHERE function_name = ?",
             [function],

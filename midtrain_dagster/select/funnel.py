@@ -3,6 +3,8 @@
 import duckdb
 import polars as pl
 
+from midtrain_dagster.tables import database
+
 FUNNEL_SCHEMA = pl.Schema(
     {
         "source": pl.String,
@@ -18,7 +20,7 @@ FUNNEL_SCHEMA = pl.Schema(
 
 def funnel(selected: pl.DataFrame) -> pl.DataFrame:
     """Sum a selection up: one row per source and reason, and one per source of which something is kept; sorted."""
-    with duckdb.connect() as con:
+    with database() as con:
         con.register("selected", selected.to_arrow())
         return summed(con, "SELECT * FROM selected")
 

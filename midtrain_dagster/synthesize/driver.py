@@ -20,6 +20,7 @@ from midtrain_dagster.synthesize.conversations import Conversations, Talk
 from midtrain_dagster.synthesize.generator import Draft, Generator, Parent
 from midtrain_dagster.synthesize.prompts import prompt_hash
 from midtrain_dagster.synthesize.teacher import Reply, Teacher
+from midtrain_dagster.tables import database
 
 SAMPLE_CHARACTERS = 400
 
@@ -77,7 +78,7 @@ def choose(
 
 def where(frame: pl.DataFrame, condition: str, told: str) -> pl.DataFrame:
     """The rows of which a condition is true; it can read no file and no other table. `told` begins the error."""
-    connection = duckdb.connect(config={"enable_external_access": "false"})
+    connection = database(enable_external_access="false")
     connection.register("documents", frame.to_arrow())
     try:
         return connection.sql(f"select * from documents where ({condition})").pl()
