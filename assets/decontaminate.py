@@ -12,8 +12,8 @@ from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.decontaminate.index import build
-from midtrain_dagster.decontaminate.match import match, rescan
-from midtrain_dagster.decontaminate.questions import read_questions
+from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match, rescan
+from midtrain_dagster.decontaminate.questions import QUESTIONS_SCHEMA, read_questions
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.mix.tokens import decode
 from midtrain_dagster.project.benchmarks import Benchmark
@@ -47,7 +47,8 @@ def benchmark_questions(project: Project, deps: list[dg.AssetKey]) -> dg.AssetsD
     @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         read = [(benchmark, questions_of(benchmark, lake.root)) for benchmark in project.benchmarks]
-        rows = pl.concat([questions.with_columns(source=pl.lit(benchmark.name)) for benchmark, questions in read])
+        none = pl.DataFrame(schema={**QUESTIONS_SCHEMA, "source": pl.String})
+        rows = pl.concat([none, *(questions.with_columns(source=pl.lit(b.name)) for b, questions in read)])
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
             return rows, {"questions": dict(rows.group_by("benchmark").len().sort("benchmark").iter_rows())}
@@ -113,6 +114,8 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
         shard = project.compute.shard
 
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
+            if questions.is_empty():  # a project without benchmarks
+                return {MATCHES: pl.DataFrame(schema=MATCHES_SCHEMA)}, {"scanned": 0, "documents with evidence": 0}
             counted = progress(context, f"decontaminate {source}", "documents", len(new))
             index = build(questions, settings)
             look = partial(match, index=index, method=settings.method, encoder=embedder)
@@ -231,12 +234,16 @@ def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
             packed = lake.artifacts.current(f"packed_sequences/{recipe.name}")
             base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
             texts = decoded(Sequences.open(packed.path / "train"), base.path / "model")
-            found = rescan(texts, build(lake.tables.read(QUESTIONS), recipe.decontamination))
+            questions = lake.tables.read(QUESTIONS)
+            found = pl.DataFrame(schema=MATCHES_SCHEMA)
+            if len(questions):
+                found = rescan(texts, build(questions, recipe.decontamination))
             shown = found.select("benchmark", "question_id", "id", "score").head(10)
             return dg.AssetCheckResult(
                 passed=not len(found),
                 metadata={
-                    "sequences scanned": len(texts),
+                    "spans scanned": len(texts),
+                    "questions looked for": len(questions),
                     "questions found": found["question_id"].n_unique(),
                     "found": markdown(shown),
                 },

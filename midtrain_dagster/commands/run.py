@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 POLL_SECONDS = 0.5
+OURS = f"{MidtrainError.__module__}.{MidtrainError.__name__}: "  # what Dagster puts before the words of such an error
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the event log keeps everything
 
 
@@ -214,7 +215,7 @@ class Shown:
         elif event.event_type_value == "STEP_FAILURE":
             error = event.step_failure_data.error
             cause = error.cause or error if error else None
-            said = " ".join(cause.message.split()) if cause else "failed"
+            said = " ".join(cause.message.split()).removeprefix(OURS) if cause else "failed"
             self.problem = self.problem or f"{entry.step_key.replace('__', '/')}: {said}"
             self.console.print(f"[red]✗[/red] {entry.step_key.replace('__', '/')}: {said}", highlight=False)
 
@@ -243,7 +244,7 @@ class Shown:
     def summary(self, seconds: float) -> None:
         """The last line for people."""
         done, current = self.counts["assets"], self.counts["up_to_date"]
-        if done and done == current:
+        if done and done == current and not self.problem:
             self.console.print(f"[bold]Everything is up to date[/bold]: {done} assets, {seconds:.0f} s.")
         else:
             self.console.print(f"{done} of {self.assets} assets, {current} of them up to date before, {seconds:.0f} s.")
