@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 
@@ -16,6 +16,8 @@ class Handover:
     first: float
     """The mean over the first steps."""
     jump: float
+    error: float
+    """Standard error of the jump: steps of one component differ in difficulty, the more the smaller the batch."""
     passed: bool
 
 
@@ -25,9 +27,8 @@ def handover_jump(
     """Compare the first `window` steps that hold a component with the base model, component by component.
 
     Moments that start at zero, or a rate far above the one at which the base ended, show as a rise that later steps win back:
-    the end of the curve looks healthy. Steps of one component differ in difficulty by a few tenths of a nat where a batch is
-    small; `tolerance` is in nats and should be above that. `summary` is training.json, `steps` the records of steps.jsonl.
-    None where no component appears in two steps.
+    the end of the curve looks healthy. A jump counts where it exceeds `tolerance`, in nats, by more than twice its standard
+    error. `summary` is training.json, `steps` the records of steps.jsonl. None where no component appears in two steps.
     """
     held_out: dict[str, float] = {}
     for sides in summary["validation"].values():
@@ -38,6 +39,9 @@ def handover_jump(
         losses = [r["components"][name] for r in steps if r["components"].get(name) is not None]
         if len(losses) < 2:
             continue
-        base, first = held_out.get(name, losses[0]), fmean(losses[1 : window + 1])
-        found.append(Handover(name, base, first, first - base, first - base <= tolerance))
-    return max(found, key=lambda handover: handover.jump, default=None)
+        base, early = held_out.get(name, losses[0]), losses[1 : window + 1]
+        spread = stdev(early) if len(early) > 1 else 0.0
+        error = spread * (1 / len(early) + (name not in held_out)) ** 0.5  # without held-out text, base is one step's loss too
+        jump = fmean(early) - base
+        found.append(Handover(name, base, fmean(early), jump, error, jump - 2 * error <= tolerance))
+    return max(found, key=lambda handover: handover.jump - 2 * handover.error, default=None)

@@ -160,6 +160,9 @@ def test_a_jump_is_told_by_its_component() -> None:
     assert jumped is not None
     assert not jumped.passed
     assert (jumped.component, jumped.base, jumped.jump) == ("math", 3.0, pytest.approx(0.9))
+    noisy = handover_jump(summary, [step(2.0, 3.0), step(2.0, 4.6), step(2.1, 2.2), step(2.0, 3.9)])
+    assert noisy is not None
+    assert noisy.passed  # no more than steps differ among each other
     assert handover_jump(summary, [step(2.0, None)]) is None
 
 
