@@ -44,4 +44,4 @@ def handover_jump(
         error = spread * (1 / len(early) + (name not in held_out)) ** 0.5  # without held-out text, base is one step's loss too
         jump = fmean(early) - base
         found.append(Handover(name, base, fmean(early), jump, error, jump - 2 * error <= tolerance))
-    return max(found, key=lambda handover: handover.jump - 2 * handover.error, default=None)
+    return max(found, key=lambda handover: (not handover.passed, handover.jump), default=None)
