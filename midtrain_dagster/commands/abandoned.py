@@ -78,13 +78,11 @@ def _answers(server: dict[str, str | int]) -> bool:
     host = str(server.get("host", "localhost"))
     if host not in ("localhost", "127.0.0.1", socket.gethostname()):
         return True
-    family, address = (
-        (socket.AF_UNIX, server["socket"]) if server.get("socket") else (socket.AF_INET, (host, server.get("port", 0)))
-    )
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    path, port = server.get("socket"), int(server.get("port") or 0)
+    with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as probe:
         probe.settimeout(2.0)
         try:
-            probe.connect(address)
+            probe.connect(str(path) if path else (host, port))
         except OSError:
             return False
     return True
