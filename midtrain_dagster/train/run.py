@@ -236,6 +236,8 @@ def refuse_broken(training: "Training") -> None:
 
 def summarize(training: "Training", records: list[dict[str, Any]], digest: str, seconds: float) -> dict[str, Any]:
     """training.json: what the run was and what it did to the loss."""
+    from midtrain_dagster.train.prepare import compute_dtype
+
     plan, validations = training.plan, training.validations
     applied = [r["loss"] for r in records if not r["skipped"]]
     return {
@@ -262,7 +264,7 @@ def summarize(training: "Training", records: list[dict[str, Any]], digest: str, 
         "checkpoint_share": round(training.stalled / training.stepping, 5) if training.stepping else None,
         "tokens_per_second": round(sorted(r["tokens_per_second"] for r in records)[len(records) // 2], 1) if records else None,
         "memory_gb": max((r["memory_gb"] for r in records), default=None),
-        "precision": str(next(iter(training.weights.computing.values())).dtype).removeprefix("torch."),
+        "precision": str(compute_dtype(plan.precision, training.ranks.device)).removeprefix("torch."),
         "device": str(training.ranks.device),
         "ranks": training.ranks.world,
         "weights_digest": digest,
