@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-    from midtrain_dagster.tables import database
 from midtrain_dagster.recipes.selection import Rule, Selection
 
 Paths = list[Path]
@@ -45,6 +44,7 @@ def register(app: typer.Typer) -> None:
         from midtrain_dagster.select.query import build
         from midtrain_dagster.select.select import check_complete, select
         from midtrain_dagster.select.what_if import changed
+        from midtrain_dagster.tables import database
 
         started = time.monotonic()
         if out is None and not dry_run:

@@ -28,7 +28,7 @@ def handover_jump(
 
     Moments that start at zero, or a rate far above the one at which the base ended, show as a rise that later steps win back:
     the end of the curve looks healthy. A jump counts where it exceeds `tolerance`, in nats, by more than twice its standard
-    error. `summary` is training.json, `steps` the records of steps.jsonl. None where no component appears in two steps.
+    error, taken from the spread in the second half, where the run has settled. `summary` is training.json, `steps` the records of steps.jsonl. None where no component appears in two steps.
     """
     held_out: dict[str, float] = {}
     for sides in summary["validation"].values():
@@ -40,7 +40,8 @@ def handover_jump(
         if len(losses) < 2:
             continue
         base, early = held_out.get(name, losses[0]), losses[1 : window + 1]
-        spread = stdev(early) if len(early) > 1 else 0.0
+        settled = losses[len(losses) // 2 :]
+        spread = stdev(settled) if len(settled) > 1 else 0.0
         error = spread * (1 / len(early) + (name not in held_out)) ** 0.5  # without held-out text, base is one step's loss too
         jump = fmean(early) - base
         found.append(Handover(name, base, fmean(early), jump, error, jump - 2 * error <= tolerance))
