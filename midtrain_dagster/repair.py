@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.tables import Record, Tables, Unreadable, digest
 
@@ -22,18 +23,33 @@ class Damage(NamedTuple):
 
 
 def damages(tables: Tables) -> list[Damage]:
-    """Every asset's rows in every table, read and compared with the digest in their record."""
-    found = []
-    for name in tables.names():
-        for record in tables.records(name):
-            try:
-                now = digest(tables.read(name, source_of(record, name)))
-            except Unreadable as error:
-                found.append(Damage(name, record.asset, str(error)))
-                continue
-            if now != record.digest:
-                found.append(Damage(name, record.asset, f"rows have digest {now}, recorded is {record.digest}"))
-    return found
+    """Every asset's rows in every table, read and compared with the digest in their record, texts with their hash.
+
+    An asset that writes several tables is damaged in all of them where it is in one: its own table alone decides whether
+    there is something to do.
+    """
+    kept = [(name, record) for name in tables.names() for record in tables.records(name)]
+    found = {(name, record.asset): why for name, record in kept if (why := _damage(tables, name, record))}
+    hurt = {asset: table for table, asset in found}
+    beside = {
+        (name, record.asset): f"beside {hurt[record.asset]}, which is damaged"
+        for name, record in kept
+        if record.asset in hurt and (name, record.asset) not in found
+    }
+    return [Damage(table, asset, why) for (table, asset), why in sorted({**found, **beside}.items())]
+
+
+def _damage(tables: Tables, name: str, record: Record) -> str | None:
+    try:
+        rows = tables.read(name, source_of(record, name))
+    except Unreadable as error:
+        return str(error)
+    if (now := digest(rows)) != record.digest:
+        return f"rows have digest {now}, recorded is {record.digest}"
+    if {"text", "text_hash"} <= set(rows.columns):  # a digest stands on the hash of the text, not on the text
+        wrong = sum(text_hash(text) != told for text, told in rows.select("text", "text_hash").iter_rows())
+        return f"{wrong} texts are not those that were stored" if wrong else None
+    return None
 
 
 def give_up(tables: Tables, damage: Damage) -> None:
