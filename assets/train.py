@@ -290,7 +290,7 @@ def smooth(recipe: Recipe) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=jump is None or jump.passed,
             severity=dg.AssetCheckSeverity.WARN,
-            description="no component appears in two steps" if jump is None else None,
+            description="too few steps to tell" if jump is None else None,
             metadata={} if jump is None else vars(jump) | {"tolerance": recipe.training.guards.handover_tolerance},
         )
 

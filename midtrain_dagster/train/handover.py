@@ -28,16 +28,21 @@ def handover_jump(
 
     Moments that start at zero, or a rate far above the one at which the base ended, show as a rise that later steps win back:
     the end of the curve looks healthy. A jump counts where it exceeds `tolerance`, in nats, by more than twice its standard
-    error, taken from the spread in the second half, where the run has settled. `summary` is training.json, `steps` the records of steps.jsonl. None where no component appears in two steps.
+    error, taken from the spread in the second half, where the run has settled. The loss of all components together is compared
+    like one of them. Where the base's loss is that of one step alone, twice `window` steps must follow.
+
+    `summary` is training.json, `steps` the records of steps.jsonl. None where there are too few steps to tell.
     """
     held_out: dict[str, float] = {}
     for sides in summary["validation"].values():
         for name, loss in sides["before"]["components"].items():
             held_out.setdefault(name, loss)
     found = []
+    curves = {"all": [r["loss"] for r in steps if "loss" in r]}
     for name in sorted({name for record in steps for name in record["components"]}):
-        losses = [r["components"][name] for r in steps if r["components"].get(name) is not None]
-        if len(losses) < 2:
+        curves[name] = [r["components"][name] for r in steps if r["components"].get(name) is not None]
+    for name, losses in curves.items():
+        if len(losses) < 2 or (name not in held_out and len(losses) <= 2 * window):
             continue
         base, early = held_out.get(name, losses[0]), losses[1 : window + 1]
         settled = losses[len(losses) // 2 :]
