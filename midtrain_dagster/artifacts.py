@@ -10,6 +10,7 @@ last; what another machine made is fetched when it is asked for.
 import errno
 import json
 import os
+import re
 import platform
 import shutil
 import subprocess
@@ -178,9 +179,10 @@ def _told(name: str, folder: Path) -> Iterator[None]:
     """A disk that is full or may not be written to is said in words; what is half made stays and is gone on with."""
     try:
         yield
-    except OSError as error:
-        # Libraries in Rust raise OSError with the number in the text alone.
-        if error.errno in NO_ROOM or "No space left" in str(error):
+    except Exception as error:
+        # Libraries in Rust tell the number in the text alone, some of them in a plain Exception.
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        if getattr(error, "errno", None) in NO_ROOM or (told and int(told[1]) in NO_ROOM) or "No space left" in str(error):
             said = " ".join(str(error).split())[:300]
             raise MidtrainError(
                 f"{name}: cannot be written in {folder}: {said}; see to room and permissions there, then run again"
