@@ -10,8 +10,8 @@ last; what another machine made is fetched when it is asked for.
 import errno
 import json
 import os
-import re
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
