@@ -259,7 +259,8 @@ def _scan(files: list[str], schema: pl.Schema, storage_options: dict[str, str] |
     return frame.select(list(schema))
 
 
-def database(path: str = ":memory:", **config: str) -> duckdb.DuckDBPyConnection:
+# The annotation is a string: as an object it would hold DuckDB's module beyond the interpreter's end, and a screen of "nanobind: leaked" follows.
+def database(path: str = ":memory:", **config: str) -> "duckdb.DuckDBPyConnection":
     """A DuckDB connection of its own; the module's shared one refuses a second thread.
 
     Without DuckDB's progress bar, which would be written to standard output, where programs read answers.
