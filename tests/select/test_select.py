@@ -229,7 +229,9 @@ def test_a_query_reads_alone_what_it_needs_and_says_it():
     seed=st.integers(0, 5),
 )
 def test_kept_and_left_out_are_all_for_every_source(sizes, at_least, fraction, limit, seed):
-    documents = pl.concat([corpus(size, source, source) for size, source in zip(sizes, "abc", strict=False)])
+    documents = pl.concat(
+        [corpus(size, source, source) for size, source in zip(sizes, "abc", strict=False)], how="vertical_relaxed"
+    )
     con = connection(documents=documents)
     selection = Selection(
         rules=(Rule(name="long", keep=f"tokens >= {at_least}"),),
