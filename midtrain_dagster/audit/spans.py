@@ -16,6 +16,7 @@ import polars as pl
 
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.sequences import SPAN_COLUMNS
+from midtrain_dagster.tables import database
 
 SEQUENCE, DOCUMENT = SPAN_COLUMNS.index("sequence"), SPAN_COLUMNS.index("document")
 FEW = 200_000  # spans that are looked through as they are
@@ -38,7 +39,7 @@ class Packed:
 
     def numbers_of(self, identifiers: pl.DataFrame) -> pl.DataFrame:
         """`id`, `document` of those of a frame's ids that were packed."""
-        with duckdb.connect() as con:
+        with database() as con:
             con.register("asked", identifiers.select("id").unique().to_arrow())
             query = (
                 f"select id, file_row_number as document from {self._documents()} semi join asked using (id) order by document"
@@ -47,7 +48,7 @@ class Packed:
 
     def described(self, numbers: np.ndarray) -> pl.DataFrame:
         """`document`, id, text_hash, source and component_name of some row numbers."""
-        with duckdb.connect() as con:
+        with database() as con:
             con.register("asked", pl.DataFrame({"document": np.unique(numbers)}).to_arrow())
             return con.sql(
                 "select file_row_number as document, id, text_hash, source, component as component_name "
