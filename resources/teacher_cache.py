@@ -90,6 +90,9 @@ class CachedTeacher:
             self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
             self._database.execute("pragma journal_mode=wal")
             self._database.execute("pragma synchronous=normal")
+            self._database.execute(
+                "pragma wal_autocheckpoint=16384"
+            )  # pages; each checkpoint waits for the disk, and all wait for it
             self._database.executescript(TABLES)
         return self._database
 

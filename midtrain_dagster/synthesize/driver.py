@@ -111,16 +111,16 @@ def synthesize(
         raise MidtrainError(f"generator {generator.settings.name} needs a teacher; the project file names none")
     account = _account(generator, teacher)
     model = teacher.model if teacher is not None else ""
-    ended: list[Talk] = []
+    told = _Told()
     chunks: list[tuple[pl.DataFrame, ...]] = []
     for talk in Conversations(generator, _parents(parents), batch).ended(teacher if generator.needs_teacher else None):
-        ended.append(talk)
+        told.add(talk, *_record(generator, talk, account), [_asked(talk, number, model) for number in range(len(talk.asked))])
         if progress:
             progress.advance(len(talk.parents))
-        if len(ended) >= batch:
-            chunks.append(_frames(generator, ended, account, model))
-            ended = []
-    chunks.append(_frames(generator, ended, account, model))
+        if told.talks >= batch:
+            chunks.append(told.frames())
+            told = _Told()
+    chunks.append(told.frames())
     made, outcomes, requests = (pl.concat(frames) for frames in zip(*chunks, strict=True))
     return Synthesized(
         made.sort("task").drop("task").unique("id", keep="first", maintain_order=True).sort("id"),
@@ -129,20 +129,28 @@ def synthesize(
     )
 
 
-def _frames(generator: Generator, talks: list[Talk], account: str, model: str) -> tuple[pl.DataFrame, ...]:
-    """Documents, outcomes and requests of conversations, each with the number of its conversation as `task`."""
-    rows: list[dict[str, Any]] = []
-    outcomes: list[dict[str, Any]] = []
-    requests: list[dict[str, Any]] = []
-    tasks: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for talk in talks:
-        made, told = _record(generator, talk, account)
-        asked = [_asked(talk, number, model) for number in range(len(talk.asked))]
-        for target, some, task in zip((rows, outcomes, requests), (made, told, asked), tasks, strict=True):
+class _Told:
+    """Rows of ended conversations. They are made one conversation at a time, while the teacher answers others."""
+
+    def __init__(self) -> None:
+        self.talks = 0
+        self._rows: tuple[list[dict[str, Any]], ...] = ([], [], [])  # documents, outcomes, requests
+        self._tasks: tuple[list[int], ...] = ([], [], [])  # the number of each row's conversation
+
+    def add(self, talk: Talk, *rows: list[dict[str, Any]]) -> None:
+        """Documents, outcomes and requests of a conversation."""
+        self.talks += 1
+        for target, tasks, some in zip(self._rows, self._tasks, rows, strict=True):
             target += some
-            task += [talk.number] * len(some)
-    frames = documents(rows), pl.DataFrame(outcomes, schema=OUTCOMES), pl.DataFrame(requests, schema=REQUESTS)
-    return tuple(frame.with_columns(task=pl.Series(task, dtype=pl.Int64)) for frame, task in zip(frames, tasks, strict=True))
+            tasks += [talk.number] * len(some)
+
+    def frames(self) -> tuple[pl.DataFrame, ...]:
+        """Documents, outcomes and requests, each with the number of its conversation as `task`."""
+        rows, outcomes, requests = self._rows
+        frames = documents(rows), pl.DataFrame(outcomes, schema=OUTCOMES), pl.DataFrame(requests, schema=REQUESTS)
+        return tuple(
+            frame.with_columns(task=pl.Series(task, dtype=pl.Int64)) for frame, task in zip(frames, self._tasks, strict=True)
+        )
 
 
 def _asked(talk: Talk, number: int, model: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.teacher import TeacherSettings
 from midtrain_dagster.synthesize.teacher import Parameters, Request, ask
 from resources.teacher import OpenAITeacher
+from resources.teacher_openai import Failure, Pace
 from resources.teacher_server import Manners, serving
 
 SECRET = "sk-do-not-tell-0123456789"
@@ -150,3 +151,27 @@ def test_a_url_with_a_key_is_refused():
 def test_a_dead_endpoint_is_a_connection_error():
     (reply,) = ask(teacher("http://127.0.0.1:9/v1", retries=1), requests(1))
     assert reply.error == "connection"
+
+
+def test_waits_double_only_while_nothing_succeeds():
+    pace, waits = Pace(16), []
+    for attempt in range(6):  # a request that fails while others are answered
+        pace.learn(None)
+        pace.learn(Failure("status 500", again=True))
+        waits.append(max(pace.backoff(0.5, attempt) for _ in range(200)))
+    assert max(waits) <= 0.5 < 10 * min(waits)
+
+    for _ in range(6):
+        pace.learn(Failure("status 500", again=True))
+    assert 8 < max(pace.backoff(0.5, 5) for _ in range(200)) <= 16
+
+
+def test_a_proxy_that_the_environment_names_is_used(monkeypatch):
+    with serving(Manners(key=SECRET)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("no_proxy", "localhost")
+        (reply,) = ask(teacher("http://nowhere.invalid/v1", retries=0), requests(1))
+        assert reply.text == "An answer to question 0"
+        monkeypatch.setenv("no_proxy", "nowhere.invalid")
+        (reply,) = ask(teacher("http://nowhere.invalid/v1", retries=0), requests(1))
+        assert reply.error == "connection"
