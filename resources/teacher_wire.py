@@ -75,7 +75,7 @@ class Wire:
                 return await answer.json(content_type=None)
         except aiohttp.ConnectionTimeoutError as error:
             raise Unanswered("connection", f"no connection in time: {error}") from None
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Unanswered("timeout", f"no answer within {self._timeout:g} seconds") from None
         except aiohttp.ClientError as error:
             raise Unanswered("connection", f"{type(error).__name__}: {error}") from None
