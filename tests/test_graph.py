@@ -8,10 +8,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 import assets
 import resources
 from midtrain_dagster import definitions as composed
+from midtrain_dagster.cli import application
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project import project as projects
 from midtrain_dagster.recipes import recipe as recipes
@@ -141,3 +144,17 @@ def test_two_sources_of_one_name_are_refused(project: Path) -> None:
     project.write_text(project.read_text().replace("name: code\n", "name: prose\n", 1))
     with pytest.raises(MidtrainError, match="called prose"):
         projects.load(project)
+
+
+def test_a_recipe_of_the_project_is_known_by_its_name_and_the_first_is_the_default(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.with_name("mine.yaml").write_text(
+        (recipes.folder() / "smoke.yaml").read_text().replace("name: smoke", "name: mine")
+    )
+    said = yaml.safe_load(project.read_text())
+    project.write_text(yaml.safe_dump({**said, "recipes": ["mine.yaml"]}))
+    monkeypatch.setenv("MIDTRAIN_PROJECT", str(project))
+    for asked in (["--recipe", "mine"], []):
+        with pytest.raises(MidtrainError, match="evaluation_report/mine"):
+            CliRunner().invoke(application(), ["report", *asked], catch_exceptions=False)

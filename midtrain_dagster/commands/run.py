@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 OURS = f"{MidtrainError.__module__}.{MidtrainError.__name__}: "  # what Dagster puts before the words of such an error
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the event log keeps everything
+RECIPE = typer.Option(
+    None, "--recipe", "-r", help="Name of a recipe, or the path of its YAML file; otherwise the project's first."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipe: str = typer.Option("demo", "--recipe", "-r", help="Name of a recipe, or the path of its YAML file."),
+    recipe: str | None = RECIPE,
     full_log: bool = typer.Option(False, "--full-log", help="Show Dagster's own log as well."),
     max_hours: float | None = typer.Option(None, "--max-hours", help="Stop in order after so long."),
     max_money: float | None = typer.Option(None, "--max-money", help="Stop in order when machine and teacher cost so much."),
@@ -71,7 +74,7 @@ def run(
 
 def recover() -> None:
     """End runs whose process is gone (killed, or the machine went down), and free what they held. `run` does it by itself."""
-    _, root, _ = _load(None)
+    _, root = _project()
     with _instance(root) as instance:
         console.result({"ended": _recover(instance)})
 
@@ -95,7 +98,7 @@ def status() -> None:
 
     from midtrain_dagster.definitions import definitions
 
-    project, root, _ = _load(None)
+    project, root = _project()
     with _instance(root) as instance:
         graph = definitions(project, root).resolve_asset_graph()
         table = Table(
@@ -119,9 +122,7 @@ def status() -> None:
     console.result({"project": project.name, "assets": rows})
 
 
-def report(
-    recipe: str = typer.Option("demo", "--recipe", "-r", help="Name of a recipe, or the path of its YAML file."),
-) -> None:
+def report(recipe: str | None = RECIPE) -> None:
     """Where the newest report of a recipe is."""
     from resources.lake import Lake
 
@@ -134,13 +135,20 @@ def report(
 
 
 def _load(recipe: str | None) -> tuple[Any, Path, Any]:
-    """Project, its directory, and the recipe."""
-    from midtrain_dagster.project import project as projects
+    """Project, its directory, and the recipe: one of the project's by its file's name, or any that `recipes.load` knows."""
     from midtrain_dagster.recipes import recipe as recipes
 
+    project, root = _project()
+    own = {Path(name).stem: name for name in project.recipes if name.endswith((".yaml", ".yml"))}
+    return project, root, recipes.load(own.get(recipe, recipe) if recipe else next(iter(project.recipes), "demo"), root)
+
+
+def _project() -> tuple[Any, Path]:
+    """The project and its directory."""
+    from midtrain_dagster.project import project as projects
+
     file = projects.path()
-    project = projects.load(file)
-    return project, file.parent, recipes.load(recipe, file.parent) if recipe else None
+    return projects.load(file), file.parent
 
 
 def _instance(root: Path) -> "dg.DagsterInstance":
