@@ -14,6 +14,7 @@ from midtrain_dagster.evaluate.bits_per_byte import bits_per_byte, by_domain
 from midtrain_dagster.evaluate.curve import agreement, curve, first
 from midtrain_dagster.evaluate.evaluate import Evaluated, evaluate
 from midtrain_dagster.evaluate.report.learning import curve_plots, held_out_curve
+from midtrain_dagster.evaluate.verdicts import Judging
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.evaluation import Evaluation as EvaluationSettings
 from midtrain_dagster.recipes.recipe import Recipe
@@ -152,7 +153,7 @@ def score(
     read = progress(context, f"bits per byte of {name}", "tokens")
     measured = bits_per_byte(model, held_out, settings.window, settings.batch_tokens, settings.precision, read)
     measured.write_parquet(out / "bits_per_byte.parquet")
-    by_domain(measured, settings.confidence, settings.bootstrap, settings.seed).write_parquet(out / "domains.parquet")
+    by_domain(measured, Judging.of(settings)).write_parquet(out / "domains.parquet")
     return scored
 
 

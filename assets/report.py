@@ -28,6 +28,7 @@ from midtrain_dagster.evaluate.report import (
     shares,
 )
 from midtrain_dagster.evaluate.report.page import Section, page
+from midtrain_dagster.evaluate.verdicts import Judging
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import fingerprint
@@ -110,27 +111,14 @@ def checkpoint(lake: Lake, recipe: Recipe) -> Artifact:
 
 def compared(lake: Lake, recipe: Recipe) -> dict[str, pl.DataFrame]:
     """Base against mid-trained: a table for each name in COMPARED."""
-    settings = recipe.evaluation
+    judging = Judging.of(recipe.evaluation)
     base, mid = (lake.artifacts.current(f"{name}/{recipe.name}").path for name in READ[:2])
     before, after = (pl.read_parquet(side / "samples.parquet") for side in (base, mid))
     aside = leaked(lake, recipe)
-
-    def how(function: Any) -> pl.DataFrame:
-        table: pl.DataFrame = function(
-            before,
-            after,
-            aside,
-            confidence=settings.confidence,
-            resamples=settings.bootstrap,
-            seed=recipe.seed,
-            unchanged_within=settings.unchanged_within,
-        )
-        return table
-
     read, reread = (pl.read_parquet(side / "bits_per_byte.parquet") for side in (base, mid))
-    texts, domains = held_out.contrast(read, reread, recipe), how(compare_domains)
+    texts, domains = held_out.contrast(read, reread, recipe), compare_domains(before, after, aside, judging)
     return {
-        "comparison": how(compare),
+        "comparison": compare(before, after, aside, judging),
         "benchmark_domains": domains,
         "domains": texts,
         "retention": kept.kept(texts, domains, recipe),

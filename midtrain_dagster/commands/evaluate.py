@@ -148,6 +148,7 @@ def compare(
     from midtrain_dagster.evaluate import compare as comparison
     from midtrain_dagster.evaluate.domains import compare_domains
     from midtrain_dagster.evaluate.plots import score_plot
+    from midtrain_dagster.evaluate.verdicts import Judging
 
     started = time.monotonic()
     samples = []
@@ -156,8 +157,8 @@ def compare(
             raise MidtrainError(f"{path}: no samples.parquet here; `midtrain evaluate --out {path}` writes it")
         samples.append(pl.read_parquet(path / "samples.parquet"))
     leaked: pl.DataFrame | list[str] = pl.read_parquet(contaminated) if contaminated else []
-    table = comparison.compare(samples[0], samples[1], leaked, confidence=confidence)
-    domains = compare_domains(samples[0], samples[1], leaked, confidence=confidence)
+    table = comparison.compare(samples[0], samples[1], leaked, Judging(confidence))
+    domains = compare_domains(samples[0], samples[1], leaked, Judging(confidence))
     changed = comparison.changes(samples[0], samples[1])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.evaluate.verdicts import USUAL, Judging, resampled
 from midtrain_dagster.progress import Progress
 
 DOCUMENT_SCHEMA = pl.Schema({"id": pl.String, "domain": pl.String, "bits": pl.Float64, "bytes": pl.Int64, "tokens": pl.Int64})
@@ -101,25 +102,15 @@ def _batches(pieces: Sequence[tuple[int, int, int, int]], budget: int) -> list[l
     return batches
 
 
-def by_domain(measured: pl.DataFrame, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> pl.DataFrame:
-    """Bits per byte of each domain as DOMAIN_SCHEMA, with a bootstrap interval over its documents."""
+def by_domain(measured: pl.DataFrame, judging: Judging = USUAL) -> pl.DataFrame:
+    """Bits per byte of each domain as DOMAIN_SCHEMA, with a bootstrap interval over its documents; null where there is no text."""
     rows = []
     for domain in measured["domain"].unique().sort():
         some = measured.filter(pl.col("domain").eq_missing(domain))
-        ratio, low, high = ratio_interval(some["bits"].to_numpy(), some["bytes"].to_numpy(), confidence, resamples, seed)
-        rows.append((domain, some.height, int(some["bytes"].sum()), ratio, low, high))
+        bits, size = sides = some.select("bits", pl.col("bytes").cast(pl.Float64)).to_numpy().T
+        ratio, low, high = None, None, None
+        if size.sum() > 0:
+            above, under = resampled(np.random.default_rng(judging.seed), sides, judging.resamples)
+            ratio, (low, high) = bits.sum() / size.sum(), judging.interval(above[under > 0] / under[under > 0])
+        rows.append((domain, some.height, int(size.sum()), ratio, low, high))
     return pl.DataFrame(rows, schema=DOMAIN_SCHEMA, orient="row")
-
-
-def ratio_interval(
-    above: np.ndarray, below: np.ndarray, confidence: float, resamples: int, seed: int
-) -> tuple[float | None, float | None, float | None]:
-    """Σ above / Σ below and its percentile bootstrap interval over entries (n,); None where there is nothing to divide by."""
-    if not below.sum() > 0:
-        return None, None, None
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), size=resamples)
-    under = counts @ below
-    ratios = (counts @ above)[under > 0] / under[under > 0]
-    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(above.sum() / below.sum()), float(low), float(high)

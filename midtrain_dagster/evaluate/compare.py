@@ -1,46 +1,23 @@
 """Base against mid-trained, question by question: what was gained, what was lost, and what of it survives without leaked questions."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
 
 from midtrain_dagster.documents import text_hash
+from midtrain_dagster.evaluate.verdicts import GOLD_BITS, NUMBERS, USUAL, Judging, judge, paired_p, resampled, schema, stderr
 
-GOLD_BITS = "gold_bits_per_byte"
 IDENTIFIERS = ("id", "pid", "idx", "ind", "index", "task_id", "question_id", "query_id", "source_id", "split")
-HELD_OUT_BITS = "bits_per_byte"  # of held-out documents
-LOWER_IS_BETTER = (GOLD_BITS, HELD_OUT_BITS)
-SIDES = {
-    "questions": pl.UInt32,
-    "base": pl.Float64,
-    "base_stderr": pl.Float64,
-    "mid": pl.Float64,
-    "mid_stderr": pl.Float64,
-    "difference": pl.Float64,  # mid − base
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "p_value": pl.Float64,
-    "p_adjusted": pl.Float64,  # Holm, over all rows of this table
-    "verdict": pl.String,  # gained, unchanged, lost, cannot tell
-}
-COMPARISON_SCHEMA = pl.Schema(
-    {"domain": pl.String, "benchmark": pl.String, "metric": pl.String, **SIDES}
-    | {f"clean_{name}": kind for name, kind in SIDES.items()}
-    | {"set_aside": pl.UInt32, "gain_disappears": pl.Boolean}
-)
+COMPARISON_SCHEMA = schema({"domain": pl.String, "benchmark": pl.String, "metric": pl.String})
 
 
 def compare(
     base: pl.DataFrame,
     mid: pl.DataFrame,
     contaminated: Iterable[str] | pl.DataFrame = (),
-    *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-    unchanged_within: float = 0.02,
+    judging: Judging = USUAL,
 ) -> pl.DataFrame:
     """A row a benchmark and metric (its primary score, and bits per byte of gold answers) as COMPARISON_SCHEMA.
 
@@ -48,7 +25,7 @@ def compare(
     `contaminated` are question ids, or a frame with `question_id`, or with `benchmark` (the file's name) and `row`. The interval is a paired bootstrap over
     questions; the p-value McNemar's exact test where scores are 0 or 1, else from the same resamples. A difference is *gained*
     or *lost* when Holm's adjusted p is under 1 − confidence; otherwise *unchanged* when the interval lies within
-    ± `unchanged_within` (relative to the base for bits), else *cannot tell*. The `clean_` columns say the same without contaminated questions.
+    ± `judging.unchanged_within`, else *cannot tell*. The `clean_` columns say the same without contaminated questions.
     """
     pairs = paired(base, mid)
     contaminations = leaked(pairs, contaminated)
@@ -57,17 +34,13 @@ def compare(
     for domain, benchmark, metric in keys:
         chosen = (pl.col("benchmark") == benchmark) & (pl.col("metric") == metric)
         some, marks = pairs.filter(chosen), contaminations.filter(pairs.select(chosen).to_series())
-        every = _contrast(some, metric, confidence, resamples, seed)
-        clean = _contrast(some.filter(~marks), metric, confidence, resamples, seed)
+        every = _contrast(some, metric, judging)
+        clean = _contrast(some.filter(~marks), metric, judging)
         rows.append(
             {"domain": domain, "benchmark": benchmark, "metric": metric, **every, "set_aside": int(marks.sum())}
             | {f"clean_{name}": value for name, value in clean.items()}
         )
-    for prefix in ("", "clean_"):
-        decide(rows, prefix, confidence, unchanged_within)
-    for row in rows:
-        row["gain_disappears"] = row["set_aside"] > 0 and row["verdict"] == "gained" and row["clean_verdict"] != "gained"
-    return pl.DataFrame(rows, schema=COMPARISON_SCHEMA)
+    return judge(rows, judging, COMPARISON_SCHEMA)
 
 
 def changes(base: pl.DataFrame, mid: pl.DataFrame, count: int = 10) -> pl.DataFrame:
@@ -132,95 +105,14 @@ def _named(pairs: pl.DataFrame, contaminated: Iterable[str] | pl.DataFrame) -> p
     return pairs["question_id"].is_in(contaminated["question_id"].unique().to_list())
 
 
-def _contrast(pairs: pl.DataFrame, metric: str, confidence: float, resamples: int, seed: int) -> dict[str, float | int | None]:
+def _contrast(pairs: pl.DataFrame, metric: str, judging: Judging) -> dict[str, float | int | None]:
     """Both sides' scores with standard errors, their difference with interval, and its p-value; nulls for no questions."""
-    names = [name for name in SIDES if name not in ("questions", "p_adjusted", "verdict")]
     if pairs.is_empty():
-        return {"questions": 0, **dict.fromkeys(names)}
-    before, after, weight = (pairs[name].to_numpy() for name in ("value", "mid_value", "weight"))
-    rng = np.random.default_rng(seed)
-    count = len(before)
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    total = draws @ weight
-    total = np.where(total > 0, total, 1.0)
-    left, right = draws @ before / total, draws @ after / total
-    difference = right - left
-    low, high = np.quantile(difference, [(1 - confidence) / 2, (1 + confidence) / 2])
-    values: Sequence[float | None] = (
-        float(before.sum() / weight.sum()),
-        _stderr(before, weight),
-        float(after.sum() / weight.sum()),
-        _stderr(after, weight),
-        float((after - before).sum() / weight.sum()),
-        float(low),
-        float(high),
-        _p_value(before, after, weight, difference, metric),
-    )
-    return {"questions": count, **dict(zip(names, values, strict=True))}
-
-
-def _stderr(values: np.ndarray, weight: np.ndarray) -> float | None:
-    """Of a ratio of sums (delta method); of a plain mean where weights are 1, as lm-evaluation-harness computes it."""
-    count = len(values)
-    if count < 2:
-        return None
-    residual = values - values.sum() / weight.sum() * weight
-    return float(np.sqrt((residual**2).sum() / (count - 1) / count) / weight.mean())
-
-
-def _p_value(before: np.ndarray, after: np.ndarray, weight: np.ndarray, difference: np.ndarray, metric: str) -> float:
-    """Two-sided. McNemar's exact test counts only questions on which the two differ; else the share of resamples past zero."""
-    if metric not in LOWER_IS_BETTER and set(np.unique(before)) | set(np.unique(after)) <= {0.0, 1.0}:
-        from scipy.stats import binomtest
-
-        won, lost = int((after > before).sum()), int((after < before).sum())
-        return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    if np.array_equal(before, after):
-        return 1.0
-    stderr = _stderr(after - before, weight)
-    mean = float((after - before).sum() / weight.sum())
-    return resampled_p(difference, mean / stderr if stderr else None, len(before))
-
-
-def resampled_p(difference: np.ndarray, statistic: float | None, count: int) -> float:
-    """Two-sided p of resampled differences over `count` questions: the share past zero.
-
-    Where none is, resamples cannot say how small p is, and no result would survive a correction for many comparisons;
-    Student's t takes over then, for p below what the resamples resolve. But a few questions that happen to move alike prove
-    nothing: p is never under 2^(1 − count), the least that an exact test of their signs can give.
-    """
-    from scipy.stats import t
-
-    beyond = int(min((difference <= 0).sum(), (difference >= 0).sum()))
-    p = min(1.0, 2 * (beyond + 1) / (len(difference) + 1))
-    if not beyond and statistic is not None and count > 1:
-        p = min(p, 2 * float(t.sf(abs(statistic), count - 1)))
-    return max(p, 2.0 ** (1 - count))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979): reject where the adjusted p is under the level, and the family-wise error holds."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
-
-
-def decide(rows: list[dict[str, object]], prefix: str, confidence: float, within: float) -> None:
-    """Add the adjusted p-values and verdicts to `rows`, over those that have a difference at all."""
-    tested = [row for row in rows if row[f"{prefix}p_value"] is not None]
-    for row, adjusted in zip(tested, holm([float(str(row[f"{prefix}p_value"])) for row in tested]), strict=True):
-        low, high, base = (float(str(row[f"{prefix}{name}"])) for name in ("low", "high", "base"))
-        lower_is_better = row["metric"] in LOWER_IS_BETTER
-        margin = within * base if lower_is_better else within
-        better = (float(str(row[f"{prefix}difference"])) < 0) == lower_is_better
-        row[f"{prefix}p_adjusted"] = adjusted
-        if adjusted < 1 - confidence:
-            row[f"{prefix}verdict"] = "gained" if better else "lost"
-        else:
-            row[f"{prefix}verdict"] = "unchanged" if -margin <= low and high <= margin else "cannot tell"
-    for row in rows:
-        if row[f"{prefix}p_value"] is None:
-            row[f"{prefix}p_adjusted"], row[f"{prefix}verdict"] = None, "cannot tell"
+        return {"questions": 0, **dict.fromkeys(NUMBERS)}
+    before, after, weight = sides = pairs.select("value", "mid_value", "weight").to_numpy().T
+    left, right, total = resampled(np.random.default_rng(judging.seed), sides, judging.resamples)
+    difference = (right - left) / np.where(total > 0, total, 1.0)
+    base, mid = before.sum() / weight.sum(), after.sum() / weight.sum()
+    p_value = paired_p(before, after, weight, difference, metric)
+    values = (base, stderr(before, weight), mid, stderr(after, weight), mid - base, *judging.interval(difference), p_value)
+    return {"questions": len(before), **dict(zip(NUMBERS, values, strict=True))}

@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import GOLD_BITS
+from midtrain_dagster.evaluate.verdicts import GOLD_BITS
 
 VALUE_SCHEMA = pl.Schema(
     {

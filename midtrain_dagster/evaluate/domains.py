@@ -5,26 +5,29 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import GOLD_BITS, LOWER_IS_BETTER, SIDES, decide, leaked, paired, resampled_p
+from midtrain_dagster.evaluate.compare import leaked, paired
+from midtrain_dagster.evaluate.verdicts import (
+    GOLD_BITS,
+    LOWER_IS_BETTER,
+    NUMBERS,
+    USUAL,
+    Judging,
+    judge,
+    resampled,
+    resampled_p,
+    schema,
+)
 
 OVERALL = "overall"
 SCORE = "score"  # the primary metrics of a domain's benchmarks, whatever they are called
-DOMAINS_SCHEMA = pl.Schema(
-    {"domain": pl.String, "metric": pl.String, "benchmarks": pl.UInt32, **SIDES}
-    | {f"clean_{name}": kind for name, kind in SIDES.items()}
-    | {"set_aside": pl.UInt32, "gain_disappears": pl.Boolean}
-)
+DOMAINS_SCHEMA = schema({"domain": pl.String, "metric": pl.String, "benchmarks": pl.UInt32})
 
 
 def compare_domains(
     base: pl.DataFrame,
     mid: pl.DataFrame,
     contaminated: Iterable[str] | pl.DataFrame = (),
-    *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-    unchanged_within: float = 0.02,
+    judging: Judging = USUAL,
 ) -> pl.DataFrame:
     """A row a domain, and last `overall`, for `score` and for bits per byte of gold answers, as DOMAINS_SCHEMA.
 
@@ -43,42 +46,35 @@ def compare_domains(
             some = pairs.filter(pl.col("metric") == metric, (pl.col("domain") == domain) | (domain == OVERALL))
             if some.is_empty():
                 continue
-            every = _macro(some, confidence, resamples, seed)
-            clean = _macro(some.filter(~pl.col("leaked")), confidence, resamples, seed)
+            every = _macro(some, judging)
+            clean = _macro(some.filter(~pl.col("leaked")), judging)
             rows.append(
                 {"domain": domain, "metric": metric, "benchmarks": some["benchmark"].n_unique(), **every}
                 | {f"clean_{name}": value for name, value in clean.items()}
                 | {"set_aside": int(some["leaked"].sum())}
             )
-    for prefix in ("", "clean_"):
-        decide(rows, prefix, confidence, unchanged_within)
-    for row in rows:
-        row["gain_disappears"] = bool(row["set_aside"]) and row["verdict"] == "gained" and row["clean_verdict"] != "gained"
-    return pl.DataFrame(rows, schema=DOMAINS_SCHEMA)
+    return judge(rows, judging, DOMAINS_SCHEMA)
 
 
-def _macro(pairs: pl.DataFrame, confidence: float, resamples: int, seed: int) -> dict[str, float | int | None]:
+def _macro(pairs: pl.DataFrame, judging: Judging) -> dict[str, float | int | None]:
     """Both sides' macro averages, standard errors of the resamples, the difference with interval and p-value."""
-    names = [name for name in SIDES if name not in ("questions", "p_adjusted", "verdict")]
     if pairs.is_empty():
-        return {"questions": 0, **dict.fromkeys(names)}
-    rng = np.random.default_rng(seed)
+        return {"questions": 0, **dict.fromkeys(NUMBERS)}
+    rng = np.random.default_rng(judging.seed)
     point, drawn = [], []
     for _, some in pairs.group_by("benchmark", maintain_order=True):
-        before, after, weight = (some[name].to_numpy() for name in ("value", "mid_value", "weight"))
-        draws = rng.multinomial(len(before), np.full(len(before), 1 / len(before)), size=resamples)
-        total = np.maximum(draws @ weight, 1e-12)
+        before, after, weight = sides = some.select("value", "mid_value", "weight").to_numpy().T
+        left, right, total = resampled(rng, sides, judging.resamples)
         point.append((before.sum() / weight.sum(), after.sum() / weight.sum()))
-        drawn.append(np.stack([draws @ before / total, draws @ after / total]))
+        drawn.append(np.stack([left, right]) / np.maximum(total, 1e-12))
     base, mid = np.mean(point, axis=0)
     left, right = np.mean(drawn, axis=0)
     difference = right - left
-    low, high = np.quantile(difference, [(1 - confidence) / 2, (1 + confidence) / 2])
     same = bool((pairs["value"] == pairs["mid_value"]).all())
     spread = float(difference.std(ddof=1))
     p_value = 1.0 if same else resampled_p(difference, (mid - base) / spread if spread > 0 else None, pairs.height)
-    values = (base, left.std(ddof=1), mid, right.std(ddof=1), mid - base, low, high, p_value)
-    return {"questions": pairs.height, **{name: float(value) for name, value in zip(names, values, strict=True)}}
+    values = (base, left.std(ddof=1), mid, right.std(ddof=1), mid - base, *judging.interval(difference), p_value)
+    return {"questions": pairs.height, **{name: float(value) for name, value in zip(NUMBERS, values, strict=True)}}
 
 
 RETENTION_SCHEMA = pl.Schema(

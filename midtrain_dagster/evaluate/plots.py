@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import GOLD_BITS
+from midtrain_dagster.evaluate.verdicts import GOLD_BITS
 
 BASE, MID = "#8a94a6", "#1f6fb5"
 COLOURS = {"base": BASE, "mid-trained": MID}

@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.evaluate import rows
+from midtrain_dagster.evaluate import rows, verdicts
 from midtrain_dagster.evaluate.bits_per_byte import _pieces, by_domain
 from midtrain_dagster.evaluate.catalog import MMLU
 from midtrain_dagster.evaluate.code import pass_at_k, pass_at_k_of, passes
-from midtrain_dagster.evaluate.compare import changes, compare, holm
+from midtrain_dagster.evaluate.compare import changes, compare
 from midtrain_dagster.evaluate.domains import compare_domains, retention
 from midtrain_dagster.evaluate.embedded import cloze_tasks, function_call_rows, needle_rows
 from midtrain_dagster.evaluate.packing import trees
 from midtrain_dagster.evaluate.responses import Responses
 from midtrain_dagster.evaluate.samples import SAMPLES_SCHEMA
 from midtrain_dagster.evaluate.tasks import scoring
+from midtrain_dagster.evaluate.verdicts import Judging, holm
 from midtrain_dagster.files import name_of_rows
 
 
@@ -169,7 +170,7 @@ def test_every_token_is_scored_once_within_the_window(length: int, window: int):
 
 def test_bits_per_byte_by_domain():
     measured = pl.DataFrame({"id": ["a", "b", "c"], "domain": ["x", "x", "y"], "bits": [10.0, 30.0, 0.0], "bytes": [10, 10, 0]})
-    table = by_domain(measured, resamples=500)
+    table = by_domain(measured, Judging(resamples=500))
     assert table["bits_per_byte"].to_list() == [2.0, None]
     assert table["low"][0] == pytest.approx(1.0)
     assert table["high"][0] == pytest.approx(3.0)
@@ -217,7 +218,7 @@ def test_domains_count_each_benchmark_alike():
     )
     base = pl.concat([few, many])
     mid = pl.concat([few.with_columns(score=pl.lit(1.0)), many])
-    table = compare_domains(base, mid, resamples=500)
+    table = compare_domains(base, mid, judging=Judging(resamples=500))
     scores = {row["domain"]: row for row in table.iter_rows(named=True) if row["metric"] == "score"}
     assert (scores["math"]["base"], scores["math"]["mid"]) == (0.0, 1.0)
     assert (scores["overall"]["base"], scores["overall"]["mid"]) == (0.5, 1.0)  # not 0.9: questions are not the weight
@@ -225,10 +226,12 @@ def test_domains_count_each_benchmark_alike():
     assert scores["general"]["verdict"] == "unchanged"
     assert scores["math"]["verdict"] == scores["overall"]["verdict"] == "gained"
     assert retention(table, ("general",), 0.02)["verdict"].to_list() == ["retained", "retained"]
-    fallen = retention(compare_domains(mid, base, resamples=500), ("math",), 0.02)
+    fallen = retention(compare_domains(mid, base, judging=Judging(resamples=500)), ("math",), 0.02)
     assert fallen.filter(metric="score").select("fall", "verdict").row(0) == (1.0, "lost")
     assert retention(table, ("code",), 0.02).is_empty()
-    noisy = compare_domains(_samples([1.0, 0.0] * 4, [1.0] * 8), _samples([0.0, 1.0] * 4, [1.0] * 8), resamples=500)
+    noisy = compare_domains(
+        _samples([1.0, 0.0] * 4, [1.0] * 8), _samples([0.0, 1.0] * 4, [1.0] * 8), judging=Judging(resamples=500)
+    )
     assert retention(noisy, ("math",), 0.02).filter(metric="score")["verdict"].to_list() == ["cannot tell"]
 
 
@@ -243,17 +246,19 @@ def test_many_comparisons_do_not_hide_what_is_beyond_doubt():
         ]
     )
     mid = base.with_columns(gold_bits=pl.Series(moved * 100))
-    table = compare(base, mid, resamples=200).filter(metric="gold_bits_per_byte")
+    table = compare(base, mid, judging=Judging(resamples=200)).filter(metric="gold_bits_per_byte")
     assert set(table["verdict"]) == {"gained"}
 
 
 def test_a_few_questions_that_move_alike_prove_nothing():
     """Two questions, each easier by nearly the same: Student's t alone would call that beyond doubt."""
-    table = compare(_samples([0.0] * 2, [9.0, 9.1]), _samples([0.0] * 2, [4.0, 4.1001]), resamples=500)
+    table = compare(_samples([0.0] * 2, [9.0, 9.1]), _samples([0.0] * 2, [4.0, 4.1001]), judging=Judging(resamples=500))
     row = table.filter(metric="gold_bits_per_byte").row(0, named=True)
     assert row["p_value"] == 0.5
     assert row["verdict"] == "cannot tell"
-    many = compare(_samples([0.0] * 12, [9.0, 9.1] * 6), _samples([0.0] * 12, [4.0, 4.1001] * 6), resamples=500)
+    many = compare(
+        _samples([0.0] * 12, [9.0, 9.1] * 6), _samples([0.0] * 12, [4.0, 4.1001] * 6), judging=Judging(resamples=500)
+    )
     assert many.filter(metric="gold_bits_per_byte")["verdict"].to_list() == ["gained"]
 
 
@@ -266,3 +271,11 @@ def test_a_question_that_stands_twice_is_set_aside_twice():
     base = _samples([0.0] * 3, [1.0] * 3).with_columns(doc=pl.Series(docs))
     assert compare(base, base, ["q000"])["set_aside"].to_list() == [2, 2]
     assert compare(base, base, ["q002"])["set_aside"].to_list() == [1, 1]
+
+
+def test_resampling_in_pieces_draws_the_same(monkeypatch):
+    columns = np.random.default_rng(1).normal(size=(3, 50))
+    whole = verdicts.resampled(np.random.default_rng(0), columns, 100)
+    assert whole.shape == (3, 100)
+    monkeypatch.setattr(verdicts, "CELLS", 700)  # 14 draws of 50 rows at a time
+    np.testing.assert_allclose(verdicts.resampled(np.random.default_rng(0), columns, 100), whole)

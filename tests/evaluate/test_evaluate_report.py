@@ -14,6 +14,7 @@ from midtrain_dagster.evaluate.domains import compare_domains
 from midtrain_dagster.evaluate.report import benchmarks, headline, held_out, kept, learning, long_context, questions, words
 from midtrain_dagster.evaluate.report.page import page
 from midtrain_dagster.evaluate.samples import SAMPLES_SCHEMA
+from midtrain_dagster.evaluate.verdicts import Judging
 from midtrain_dagster.recipes import recipe as recipes
 
 RECIPE = recipes.load("demo")
@@ -62,8 +63,8 @@ def texts(shift: float) -> pl.DataFrame:
 
 def test_the_first_screen_says_gained_lost_and_what_leaks_explain():
     leaked = pl.DataFrame({"benchmark": "gsm8k_test", "row": list(range(12))})
-    table = compare(BASE, MID, leaked, resamples=500)
-    domains = compare_domains(BASE, MID, leaked, resamples=500)
+    table = compare(BASE, MID, leaked, judging=Judging(resamples=500))
+    domains = compare_domains(BASE, MID, leaked, judging=Judging(resamples=500))
     contrast = held_out.contrast(texts(0), texts(200), RECIPE)
     assert dict(contrast.select("domain", "verdict").iter_rows()) == {
         "math": "gained",

@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import GOLD_BITS
 from midtrain_dagster.evaluate.domains import OVERALL
 from midtrain_dagster.evaluate.plots import range_plot
 from midtrain_dagster.evaluate.report import words
 from midtrain_dagster.evaluate.report.page import Section, embedded
+from midtrain_dagster.evaluate.verdicts import GOLD_BITS
 
 Row = dict[str, Any]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import LOWER_IS_BETTER
 from midtrain_dagster.evaluate.report import kept, words
 from midtrain_dagster.evaluate.report.page import Section, figures, moved, percent
+from midtrain_dagster.evaluate.verdicts import LOWER_IS_BETTER
 
 
 def section(held_out: pl.DataFrame, comparison: pl.DataFrame, retained: pl.DataFrame, training: dict[str, Any]) -> Section:

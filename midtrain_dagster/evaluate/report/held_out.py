@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import HELD_OUT_BITS, decide, resampled_p
 from midtrain_dagster.evaluate.plots import range_plot
 from midtrain_dagster.evaluate.report.page import Section, embedded
+from midtrain_dagster.evaluate.verdicts import HELD_OUT_BITS, Judging, decide, resampled, resampled_p
 from midtrain_dagster.recipes.recipe import Recipe
 
 CONTRAST_SCHEMA = pl.Schema(
@@ -33,7 +33,7 @@ def contrast(before: pl.DataFrame, after: pl.DataFrame, recipe: Recipe) -> pl.Da
 
     Difference and interval come from a bootstrap over documents in pairs.
     """
-    goal, settings = recipe.goal, recipe.evaluation
+    goal, judging = recipe.goal, Judging.of(recipe.evaluation)
     pairs = before.join(after.select("id", mid_bits="bits"), on="id", how="inner")
     rows: list[dict[str, Any]] = []
     for domain in (*goal.target, *(d for d in goal.general if d not in goal.target)):
@@ -41,11 +41,9 @@ def contrast(before: pl.DataFrame, after: pl.DataFrame, recipe: Recipe) -> pl.Da
         if not len(some):
             continue
         left, right, size = (some[name].to_numpy() for name in ("bits", "mid_bits", "bytes"))
-        rng = np.random.default_rng(settings.seed)
-        draws = rng.multinomial(len(some), np.full(len(some), 1 / len(some)), size=settings.bootstrap)
-        moved = (draws @ (right - left)) / (draws @ size)
-        tail = (1 - settings.confidence) / 2
-        low, high = (float(q) for q in np.quantile(moved, [tail, 1 - tail]))
+        drawn = resampled(np.random.default_rng(judging.seed), np.stack([right - left, size]), judging.resamples)
+        moved = drawn[0] / drawn[1]
+        low, high = judging.interval(moved)
         base, mid = float(left.sum() / size.sum()), float(right.sum() / size.sum())
         spread = float(moved.std(ddof=1))
         rows.append(
@@ -65,7 +63,7 @@ def contrast(before: pl.DataFrame, after: pl.DataFrame, recipe: Recipe) -> pl.Da
                 else resampled_p(moved, (mid - base) / spread if spread > 0 else None, len(some)),
             }
         )
-    decide(rows, "", settings.confidence, settings.unchanged_within)
+    decide(rows, "", judging)
     return pl.DataFrame([{name: row[name] for name in CONTRAST_SCHEMA} for row in rows], schema=CONTRAST_SCHEMA)
 
 

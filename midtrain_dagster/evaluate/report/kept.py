@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import HELD_OUT_BITS
 from midtrain_dagster.evaluate.domains import RETENTION_SCHEMA, judged, retention
 from midtrain_dagster.evaluate.report import words
 from midtrain_dagster.evaluate.report.page import Section
+from midtrain_dagster.evaluate.verdicts import HELD_OUT_BITS
 from midtrain_dagster.recipes.recipe import Recipe
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from midtrain_dagster.evaluate.compare import GOLD_BITS, HELD_OUT_BITS
 from midtrain_dagster.evaluate.plots import Line, line_plot
 from midtrain_dagster.evaluate.report import words
 from midtrain_dagster.evaluate.report.page import Section, embedded
+from midtrain_dagster.evaluate.verdicts import GOLD_BITS, HELD_OUT_BITS
 
 
 def held_out_curve(checkpoints: Mapping[int, pl.DataFrame]) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """What people call benchmarks, domains and metrics, and how their numbers are written."""
 
-from midtrain_dagster.evaluate.compare import LOWER_IS_BETTER
+from midtrain_dagster.evaluate.verdicts import LOWER_IS_BETTER
 
 BENCHMARKS = {
     "mmlu": "MMLU",
