@@ -204,6 +204,7 @@ class Tables:
         self, name: str, table: DeltaTable | None, source: str | None, rows: pl.DataFrame, record: Record, replace: bool
     ) -> int:
         """One try: it fails where anyone has committed after the version that `table` is open at."""
+        whole = rows.rechunk().to_arrow()  # the writer deals chunks out to its threads, and their order would be chance
         options: dict[str, Any] = {
             "mode": "overwrite" if replace else "append",
             "commit_properties": CommitProperties(
@@ -212,13 +213,13 @@ class Tables:
         }
         if table is None:
             options |= {"mode": "error", "partition_by": ["source"], "configuration": CONFIGURATION}
-            write_deltalake(self.uri(name), rows.to_arrow(), storage_options=self.storage_options, **options)
+            write_deltalake(self.uri(name), whole, storage_options=self.storage_options, **options)
             return 0
         if replace and source is not None:
             options["predicate"] = f"source = '{source}'"
         options["schema_mode"] = "overwrite" if replace and source is None else "merge"
         before = table.version()
-        write_deltalake(table, rows.to_arrow(), **options)
+        write_deltalake(table, whole, **options)
         return int(before) + 1
 
 

@@ -65,6 +65,12 @@ def _result(ray: Any, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ray.exceptions.RaySystemError):  # the worker could not load what it was sent
+            said = str(error.cause).splitlines()[0].removeprefix("System error: ")
+            raise MidtrainError(
+                f"compute: a machine of the Ray cluster cannot do this project's work: {said}; the same version of this "
+                "project has to be installed there, or lie on a path that it shares"
+            ) from None
         raise error.cause from None
 
 

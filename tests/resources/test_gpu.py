@@ -102,13 +102,6 @@ def test_ray_is_named_where_it_is_missing(plan: TrainingPlan, monkeypatch: pytes
         ray_train.train(plan, 2, None)
 
 
-@pytest.mark.skipif("MIDTRAIN_TEST_RAY" not in os.environ, reason="starts a Ray cluster: set MIDTRAIN_TEST_RAY=1 to run it")
-def test_two_workers_of_ray_train(plan: TrainingPlan) -> None:
-    pytest.importorskip("ray.train.torch")
-    told = launched(Gpu(Compute(device="cpu", devices=2, threads=1, launcher="ray")), plan)
-    assert (told["ranks"], told["steps"]) == (2, 4)
-
-
 def test_the_batch_that_fits_is_measured(plan: TrainingPlan, tmp_path: Path) -> None:
     found = Gpu(Compute(device="cpu", threads=1)).fitting(plan, tmp_path)
     assert found["micro_batch"] in (1, 2, 4)
