@@ -18,7 +18,7 @@ from resources.gpu import POOL, cuda_devices
 from resources.openlineage import OpenLineage
 
 BUDGET_TAGS = {"hours": "midtrain/max_hours", "money": "midtrain/max_money", "gpu_hours": "midtrain/max_gpu_hours"}
-TRAINING = "midtrain_dagster.train.run"
+TRAININGS = ("midtrain_dagster.train.run", "resources.ray_train")  # as they stand in a command line
 METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
@@ -164,7 +164,7 @@ def stop_training() -> None:
     """Ask trainings below this process to save their checkpoint and end."""
     for process in family()[1:]:
         with suppress(Exception):
-            if TRAINING in process.cmdline() and process.ppid() == os.getpid():
+            if process.ppid() == os.getpid() and any(name in part for name in TRAININGS for part in process.cmdline()):
                 process.send_signal(signal.SIGTERM)
 
 

@@ -12,6 +12,9 @@ import pytest
 
 from assets import train
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.ledger import Ledger
+from midtrain_dagster.metering import Usage
+from midtrain_dagster.project.operations import Budget
 from midtrain_dagster.project.project import Compute
 from midtrain_dagster.recipes import recipe as recipes
 from midtrain_dagster.recipes.recipe import Recipe
@@ -60,17 +63,23 @@ def lake(recipe: Recipe, tmp_path: Path) -> Lake:
         make_model(out / "model", 300, 1, 32, 2, 128)
         return "base", {}
 
+    lake.artifacts.build(f"base_checkpoint/{recipe.name}", "b", base, {})
+    pack(lake, recipe, 32)
+    return lake
+
+
+def pack(lake: Lake, recipe: Recipe, count: int) -> None:
+    """Packed sequences, as the asset leaves them."""
+
     def packed(out: Path) -> tuple[str, dict[str, Any]]:
-        sequences(out / "train", 32)
+        sequences(out / "train", count)
         for number, name in enumerate(("general", "long")):
             sequences(out / "validation" / name, 4, seed=number + 1)
-        filled = {"stage": [0, 1], "stage_name": ["first", "second"], "component": list(NAMES), "packed": [1024, 1024]}
+        filled = {"stage": [0, 1], "stage_name": ["first", "second"], "component": list(NAMES), "packed": [count * 32] * 2}
         pl.DataFrame(filled).write_parquet(out / "components.parquet")
-        return "packed", {}
+        return f"packed {count}", {}
 
-    lake.artifacts.build(f"base_checkpoint/{recipe.name}", "b", base, {})
-    lake.artifacts.build(f"packed_sequences/{recipe.name}", "p", packed, {})
-    return lake
+    lake.artifacts.build(f"packed_sequences/{recipe.name}", f"p{count}", packed, {})
 
 
 def materialized(recipe: Recipe, lake: Lake, *assets: Any) -> dg.ExecuteInProcessResult:
@@ -113,6 +122,39 @@ def test_the_plan_is_seen_before_the_run_and_the_run_follows_it(recipe: Recipe, 
 
 def steps_of(lake: Lake, recipe: Recipe) -> list[str]:
     return (lake.artifacts.current(f"midtrained_checkpoint/{recipe.name}").path / "steps.jsonl").read_text().splitlines()
+
+
+def test_a_budget_stops_a_training_at_a_step_and_a_larger_one_goes_on(
+    recipe: Recipe, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the asset: the child saves its checkpoint, the failure names the budget, the next run goes on from there."""
+    long = recipe.model_copy(update={"training": recipe.training.model_copy(update={"batch_sequences": 1, "micro_batch": 1})})
+    pack(lake, long, 1200)
+    assert materialized(long, lake, train.training_plan(long)).success
+    made = lake.artifacts.root / f"midtrained_checkpoint/{long.name}"
+
+    def steps_so_far(ledger: Ledger, used: Usage) -> float:  # a dollar a step, whatever this machine's speed
+        return float(sum(len(file.read_text().splitlines()) for file in made.glob(".partial-*/steps.jsonl")))
+
+    monkeypatch.setattr(Ledger, "machine", steps_so_far)
+    lake.ledger.budget = Budget(money=20)
+    stopped = materialized(long, lake, train.midtrained_checkpoint(long))
+    assert not stopped.success
+    (failure,) = [event for event in stopped.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert "of 20 money used" in str(failure.step_failure_data)
+    assert not [event for event in stopped.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    (partial,) = made.glob(".partial-*")
+    done = len((partial / "steps.jsonl").read_text().splitlines())
+    assert done >= 20
+    assert [json.loads(file.read_text())["step"] for file in partial.glob("state/*/state.json")][-1:] == [done]
+    assert lake.ledger.lines()["outcome"].to_list()[-1] == "stopped"
+
+    lake.ledger.budget = Budget(money=20_000)
+    assert materialized(long, lake, train.midtrained_checkpoint(long)).success
+    about = lake.artifacts.current(f"midtrained_checkpoint/{long.name}").about
+    assert done < about["steps"] == about["planned_steps"] == len(steps_of(lake, long))
+    first, second = (json.loads(line) for line in steps_of(lake, long)[done - 1 : done + 1])
+    assert (first["step"], second["step"]) == (done, done + 1)
 
 
 def test_a_plan_of_another_recipe_is_not_followed(recipe: Recipe, lake: Lake) -> None:
