@@ -95,8 +95,7 @@ def vacuum_job(project: Project, lake: Lake) -> dg.JobDefinition:
         ]
         if others:
             raise dg.Failure(f"{len(others)} other runs are going on; a vacuum does not run beside them", allow_retries=False)
-        names = sorted(path.parent.relative_to(lake.tables.root).as_posix() for path in lake.local.glob("tables/**/_delta_log"))
-        found = plan(lake.tables, lake.artifacts, names, project.operations.retention.days)
+        found = plan(lake.tables, lake.artifacts, lake.tables.names(), project.operations.retention.days)
         carry_out(lake.tables, found)
         context.add_output_metadata({"removed": dg.MetadataValue.json(told(found))})
 

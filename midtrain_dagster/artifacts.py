@@ -87,6 +87,12 @@ class Artifacts:
         found = (self.get(name, fingerprint) for fingerprint in sorted(here | there))
         return [artifact for artifact in found if artifact is not None]
 
+    def names(self) -> list[str]:
+        """Names under which there are finished artifacts, here or in the store, as `mixture/demo`; sorted."""
+        here = {path.parent.parent.relative_to(self.root).as_posix() for path in self.root.glob(f"**/{RECORD}")}
+        there = {path.rsplit("/", 2)[0] for path in self.store.files() if path.endswith(f"/{RECORD}")} if self.store else set()
+        return sorted(here | there)
+
     def build(
         self,
         name: str,

@@ -65,13 +65,13 @@ class Tables:
         self.root, self.cache = str(root), cache
         self.storage_options = dict(storage_options or {}) or None
 
-    def names(self) -> list[str]:
-        """Every table there is, sorted."""
+    def names(self, within: str = "") -> list[str]:
+        """Every table there is below a folder (`selected_documents/`, or all), sorted."""
         if "://" in self.root:
-            found = Store(self.root, self.storage_options).files()
+            found = Store(self.root, self.storage_options).files(within.rstrip("/"))
             return sorted({path.partition("/_delta_log/")[0] for path in found if "/_delta_log/" in path})
         root = Path(self.root)
-        return sorted(p.parent.relative_to(root).as_posix() for p in root.rglob("_delta_log"))
+        return sorted(p.parent.relative_to(root).as_posix() for p in (root / within).rglob("_delta_log"))
 
     def uri(self, name: str) -> str:
         return f"{self.root}/{name}"

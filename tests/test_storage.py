@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 
 from midtrain_dagster import cli
 from midtrain_dagster.artifacts import Artifacts, content_digest
+from midtrain_dagster.audit.vacuum import carry_out, plan
 from midtrain_dagster.documents import documents
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project import project as projects
 from midtrain_dagster.project.project import Project as Settings
 from midtrain_dagster.store import Store
-from midtrain_dagster.tables import Record, Tables, digest
+from midtrain_dagster.tables import Record, Tables, Unreadable, digest
 from resources.lake import Lake
 
 KEYS = {"AWS_ACCESS_KEY_ID": "operator", "AWS_SECRET_ACCESS_KEY": "planted-in-the-environment", "AWS_REGION": "us-east-1"}
@@ -169,7 +170,28 @@ def test_a_project_moves_to_s3_and_is_up_to_date_there(
         rows = lake.tables.read(table)
         assert rows["id"].n_unique() == len(rows), table
     assert lake.tables.read("clean_documents").filter(pl.col("text").str.contains("weirs and the eels")).height == 1
+    monkeypatch.setenv(projects.VARIABLE, str(elsewhere / "midtrain.yaml"))
+    some = lake.tables.read("selected_documents/tiny")["id"][0]
+    audited = CliRunner().invoke(cli.application(), ["audit", "document", some])
+    assert audited.exit_code == 0, audited.output
+    assert "kept" in json.loads(audited.stdout)["decisions"]["tiny"]  # a recipe that the lake alone knows of
     assert not any(KEYS["AWS_SECRET_ACCESS_KEY"] in p.read_text(errors="ignore") for p in elsewhere.rglob("*.y*ml"))
+
+
+def test_a_vacuum_from_another_machine_keeps_what_a_checkpoint_in_the_store_was_made_from(
+    server: dict[str, str], tmp_path: Path
+) -> None:
+    tables, store = Tables("s3://bucket/kept/tables", server), Store("s3://bucket/kept/artifacts", server)
+    for day in ("a", "b", "c"):
+        rows = documents([{"id": day, "text": day, "source": "web"}])
+        tables.commit("raw", "web", rows, Record("raw/web", day, "", digest(rows), 1, {}, {}), replace=True)
+    Artifacts(tmp_path / "one", store).build("midtrained_checkpoint/x", "f", lambda out: ("d", {}), {"raw": 0})
+    found = plan(tables, Artifacts(tmp_path / "two", store), tables.names(), days=0.0, now=time.time() + 1)
+    assert found.kept_versions == {"raw": [0, 2]}
+    carry_out(tables, found)
+    assert [tables.read("raw", version=version)["id"].to_list() for version in (0, 2)] == [["a"], ["c"]]
+    with pytest.raises(Unreadable):
+        tables.read("raw", version=1)
 
 
 def test_keys_do_not_belong_into_the_project_file() -> None:

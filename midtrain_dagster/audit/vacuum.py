@@ -29,7 +29,7 @@ def plan(tables: Tables, artifacts: Artifacts, names: Iterable[str], days: float
     these was made from, table versions and artifacts, down to the sources.
     """
     now = time.time() if now is None else now
-    every = [a for name in artifact_names(artifacts) for a in artifacts.all(name)]
+    every = [a for name in artifacts.names() for a in artifacts.all(name)]
     kept = {a.path for a in every if _stays(artifacts, a, now - days * DAY)}
     needed: dict[str, set[int]] = {}
     for artifact in every:
@@ -60,11 +60,6 @@ def carry_out(tables: Tables, found: Plan) -> None:
                 full=False,
                 keep_versions=found.kept_versions[name],
             )
-
-
-def artifact_names(artifacts: Artifacts) -> list[str]:
-    """Names under which there are artifacts, as `mixture/demo`."""
-    return sorted({path.parent.parent.relative_to(artifacts.root).as_posix() for path in artifacts.root.glob(f"**/{RECORD}")})
 
 
 def _stays(artifacts: Artifacts, artifact: Artifact, before: float) -> bool:

@@ -7,6 +7,8 @@ import typer
 from midtrain_dagster.commands import console
 from midtrain_dagster.errors import MidtrainError
 
+SELECTION = "selected_documents/"
+
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
@@ -60,9 +62,8 @@ def step(
 
 
 def recipes_of(lake: Any) -> list[str]:
-    """Recipes of which there is a selection."""
-    folder = lake.local / "tables" / "selected_documents"
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    """Recipes of which there is a selection, wherever the lake is."""
+    return [name.removeprefix(SELECTION) for name in lake.tables.names(SELECTION)]
 
 
 def opened() -> tuple[Any, Any]:

@@ -1,12 +1,11 @@
 """`midtrain vacuum`: remove what no checkpoint and no refresh needs any more."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from midtrain_dagster.commands import console
-from midtrain_dagster.commands.audit import opened, recipes_of
+from midtrain_dagster.commands.audit import opened
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +24,7 @@ def vacuum(
 
     lake, project = opened()
     kept = project.operations.retention.days if days is None else days
-    found = plan(lake.tables, lake.artifacts, table_names(lake, list(project.recipes)), kept)
+    found = plan(lake.tables, lake.artifacts, lake.tables.names(), kept)
     answer = {"days": kept, **told(found), "removed": not dry_run}
     files = sum(answer["files"].values())
     verb = "would remove" if dry_run else "removes"
@@ -33,14 +32,3 @@ def vacuum(
     if not dry_run:
         carry_out(lake.tables, found)
     console.result(answer)
-
-
-def table_names(lake: Any, recipes: list[str]) -> list[str]:
-    """All tables of a lake: looked up on a local disk, by their known names elsewhere."""
-    from midtrain_dagster.audit.takedown import TABLES
-
-    root = Path(lake.tables.root)
-    if not lake.remote:
-        return sorted(path.parent.relative_to(root).as_posix() for path in root.glob("**/_delta_log"))
-    fixed = ["takedowns", "withdrawn_documents", "benchmark_questions", "contamination_report", "rejected_records"]
-    return [*TABLES, *fixed, *(f"selected_documents/{recipe}" for recipe in recipes_of(lake) or recipes)]

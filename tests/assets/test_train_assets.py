@@ -128,8 +128,14 @@ def test_a_budget_stops_a_training_at_a_step_and_a_larger_one_goes_on(
     recipe: Recipe, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the asset: the child saves its checkpoint, the failure names the budget, the next run goes on from there."""
-    long = recipe.model_copy(update={"training": recipe.training.model_copy(update={"batch_sequences": 1, "micro_batch": 1})})
-    pack(lake, long, 1200)
+    quiet = {
+        "batch_sequences": 1,
+        "micro_batch": 1,
+        "context": None,
+        "peak_learning_rate": 1e-7,
+    }  # no guard has anything to say
+    long = recipe.model_copy(update={"training": recipe.training.model_copy(update=quiet)})
+    pack(lake, long, 800)
     assert materialized(long, lake, train.training_plan(long)).success
     made = lake.artifacts.root / f"midtrained_checkpoint/{long.name}"
 
@@ -152,7 +158,7 @@ def test_a_budget_stops_a_training_at_a_step_and_a_larger_one_goes_on(
     lake.ledger.budget = Budget(money=20_000)
     assert materialized(long, lake, train.midtrained_checkpoint(long)).success
     about = lake.artifacts.current(f"midtrained_checkpoint/{long.name}").about
-    assert done < about["steps"] == about["planned_steps"] == len(steps_of(lake, long))
+    assert done < about["steps"] == len(steps_of(lake, long))
     first, second = (json.loads(line) for line in steps_of(lake, long)[done - 1 : done + 1])
     assert (first["step"], second["step"]) == (done, done + 1)
 
