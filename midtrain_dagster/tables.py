@@ -224,7 +224,7 @@ class Tables:
 
 
 def _newest(table: DeltaTable, asset: str) -> Record | None:
-    for limit in (64, None):
+    for limit in (8, 64, None):  # each entry is a file of the log: a request each in an object store
         for entry in table.history(limit):
             if "midtrain" in entry:
                 record = json.loads(entry["midtrain"])
