@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import numpy as np
 import polars as pl
 
@@ -35,7 +34,8 @@ class Packed:
     def number_of(self, identifier: str) -> list[int]:
         """Row numbers in documents.parquet under which a document was packed: one, or none."""
         query = f"select file_row_number from {self._documents()} where id = ?"
-        return [int(row[0]) for row in duckdb.execute(query, [identifier]).fetchall()]
+        with database() as con:
+            return [int(row[0]) for row in con.execute(query, [identifier]).fetchall()]
 
     def numbers_of(self, identifiers: pl.DataFrame) -> pl.DataFrame:
         """`id`, `document` of those of a frame's ids that were packed."""
