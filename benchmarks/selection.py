@@ -2,21 +2,24 @@
 
     python benchmarks/selection.py --rows 10000000 --dir /tmp/selection
 
-Writes Parquet of attributes once (documents, signals, ratings, clusters), then prints one JSON object per question: seconds of
-`midtrain select --dry-run`'s query, and of reading the same columns without a join, which is what disk and memory allow.
-
-Ten million rows, two threads of a shared two-core machine with a load of six at the time (so an idle one is faster), seconds:
-scan without join 11.2; sources alone 1.8; one rating 18.8; a rating and three rules over signals and language 43.0. One million
-rows, the same load: 1.4; 0.7; 2.7; 5.1; with duplicates, down-sampling and quotas 23.5.
+Writes Parquet of attributes once (documents, signals, ratings, clusters), then prints one JSON object per question: seconds and
+processor seconds of the query behind `midtrain select --dry-run`, as a multiple of reading and hashing the same keys and columns
+without a join, which is what disk and memory allow; and of the command itself. What was measured stands in docs/rating.md.
 """
 
 import argparse
 import json
+import resource
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import yaml
 
+from midtrain_dagster.recipes.recipe import load
 from midtrain_dagster.recipes.selection import Deduplication, DownSample, Quota, Rule, Selection, Sources, Threshold
 from midtrain_dagster.select.funnel import summed
 from midtrain_dagster.select.query import build
@@ -66,43 +69,72 @@ def write(directory: Path, rows: int) -> None:
                 )
 
 
-def ask(directory: Path, rows: int, threads: int, memory: str, questions: int) -> None:
-    """Print one line of JSON a question: seconds, rows a second, documents kept."""
-    for question, selection in list(QUESTIONS.items())[:questions]:
-        with duckdb.connect(config={"threads": threads, "memory_limit": memory}) as con:
-            for name in TABLES:
-                con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{directory / f'{name}-{rows}.parquet'}')")
-            started = time.perf_counter()
-            counted = summed(con, build(con, selection, seed=0))
-            seconds = time.perf_counter() - started
-            assert counted["documents"].sum() == rows
-            kept = int(counted.filter("kept")["documents"].sum())
-        print(
-            json.dumps(
-                {
-                    "question": question,
-                    "rows": rows,
-                    "kept": kept,
-                    "seconds": round(seconds, 2),
-                    "rows_per_second": int(rows / seconds),
-                }
-            )
-        )
+class Clock:
+    """Seconds and processor seconds, of children too."""
+
+    def __enter__(self) -> "Clock":
+        self.started, self.spent = time.perf_counter(), cpu()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds, self.cpu = round(time.perf_counter() - self.started, 2), round(cpu() - self.spent, 2)
 
 
-def scan(directory: Path, rows: int, threads: int) -> None:
+def cpu() -> float:
+    """Processor seconds of this process and of those it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def scan(directory: Path, rows: int, threads: int) -> Clock:
     """The bound: read and hash the same keys and columns of documents and ratings, without a join."""
-    with duckdb.connect(config={"threads": threads}) as con:
-        started = time.perf_counter()
-        for name, columns in (("documents", "id, text_hash, source, characters, tokens"), ("ratings", "id, text_hash, edu")):
-            con.execute(
-                f"SELECT bit_xor(hash({columns})) FROM read_parquet('{directory / f'{name}-{rows}.parquet'}')"
-            ).fetchall()
-        print(
-            json.dumps(
-                {"question": "bound: scan without join", "rows": rows, "seconds": round(time.perf_counter() - started, 2)}
-            )
-        )
+    columns = {"documents": "id, text_hash, source, characters, tokens", "ratings": "id, text_hash, edu"}
+    with duckdb.connect(config={"threads": threads}) as con, Clock() as clock:
+        for name, read in columns.items():
+            con.execute(f"SELECT bit_xor(hash({read})) FROM '{directory / f'{name}-{rows}.parquet'}'").fetchall()
+    return clock
+
+
+def ask(directory: Path, rows: int, threads: int, memory: str, selection: Selection) -> tuple[Clock, int]:
+    """One question by its query, and how many documents it keeps."""
+    with duckdb.connect(config={"threads": threads, "memory_limit": memory}) as con:
+        for name in TABLES:
+            con.execute(f"CREATE VIEW {name} AS SELECT * FROM '{directory / f'{name}-{rows}.parquet'}'")
+        with Clock() as clock:
+            counted = summed(con, build(con, selection, seed=0))
+    assert counted["documents"].sum() == rows
+    return clock, int(counted.filter("kept")["documents"].sum())
+
+
+def command(directory: Path, rows: int) -> tuple[Clock, int]:
+    """`midtrain select --recipe R --set rate.edu>=2.5 --dry-run` as people call it, start of Python included."""
+    recipe = directory / "recipe.yaml"
+    values = load("smoke").model_dump(mode="json", exclude_defaults=True) | {"selection": {}}
+    recipe.write_text(yaml.safe_dump(values))
+    words = ["select", "--recipe", str(recipe), "--set", "rate.edu>=2.5", "--dry-run"]
+    files = [f"--{name}={directory / f'{name}-{rows}.parquet'}" for name in ("documents", "ratings")]
+    program = [sys.executable, "-c", "from midtrain_dagster.cli import main; main()"]
+    with Clock() as clock:
+        done = subprocess.run([*program, *words, *files], stdout=subprocess.PIPE, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["documents"] == rows
+    return clock, int(answer["kept"])
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Print one line of JSON a question."""
+    directory, rows = arguments.dir, arguments.rows
+    bound = scan(directory, rows, arguments.threads)
+
+    def told(name: str, asked: Callable[[], tuple[Clock, int]]) -> None:
+        clock, kept = asked()
+        times = {"seconds": clock.seconds, "cpu_seconds": clock.cpu, "times_the_scan": round(clock.cpu / bound.cpu, 2)}
+        print(json.dumps({"question": name, "rows": rows, "kept": kept, **times}), flush=True)
+
+    told("scan without join", lambda: (bound, rows))
+    for name, selection in list(QUESTIONS.items())[: arguments.questions]:
+        told(name, lambda selection=selection: ask(directory, rows, arguments.threads, arguments.memory, selection))
+    told("the command", lambda: command(directory, rows))
 
 
 def main() -> None:
@@ -114,8 +146,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=len(QUESTIONS), help="only the first so many")
     arguments = parser.parse_args()
     write(arguments.dir, arguments.rows)
-    scan(arguments.dir, arguments.rows, arguments.threads)
-    ask(arguments.dir, arguments.rows, arguments.threads, arguments.memory, arguments.questions)
+    measure(arguments)
 
 
 if __name__ == "__main__":

@@ -220,6 +220,80 @@ def test_a_query_reads_alone_what_it_needs_and_says_it():
     )
 
 
+@pytest.mark.parametrize(
+    ("by", "values"),
+    [
+        ("document.domain", ["web", "code"]),
+        ("document.language", ["en", "de"]),
+        ("document.source", ["a", "b"]),
+        ("cluster.near", ["x", "y"]),
+    ],
+)
+def test_quotas_go_by_domain_language_source_and_cluster(by, values):
+    """Two groups of thirty; the first may keep twelve, the other all."""
+    group = [values[n % 2] for n in range(60)]
+    documents = corpus(60).with_columns(domain=pl.Series(group), language=pl.Series(group), source=pl.Series(group))
+    con = connection(documents=documents, clusters=attribute(documents, near=group))
+    rows = select(con, Selection(quotas=(Quota(by=by, limits={values[0]: 12}),)), 0).documents
+    groups = dict(zip(documents["id"], group, strict=True))
+    kept = [groups[i] for i in rows.filter("kept")["id"]]
+    assert (kept.count(values[0]), kept.count(values[1])) == (12, 30)
+    assert set(rows.filter(~pl.col("kept"))["reason"]) == {"quota"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    some=st.sets(st.integers(0, 59), min_size=1),
+    at_least=st.floats(0, 5),
+    fraction=st.floats(0, 1),
+    repetitions=st.floats(1, 4),
+    seed=st.integers(0, 3),
+)
+def test_a_fate_by_thresholds_is_a_documents_own(some, at_least, fraction, repetitions, seed):
+    """Whatever part of the table is there, and whatever stands beside it: rule, rating, share and repetitions of a document stay."""
+    selection = Selection(
+        rules=(Rule(name="long", keep="tokens >= 20"),),
+        ratings={"edu": Threshold(at_least=at_least)},
+        contamination=Contamination(score=0.5),
+        down_sample=(DownSample(name="fewer", fraction=fraction, where="domain = 'web'"),),
+        up_sample=(UpSample(where="domain = 'code'", repetitions=repetitions),),
+    )
+
+    def table(documents: pl.DataFrame) -> pl.DataFrame:
+        numbers = documents["id"].str.slice(-4).cast(pl.Int64)
+        ratings = attribute(documents, edu=((numbers * 7 % 50) / 10).to_list())
+        matches = pl.DataFrame({"id": documents["id"], "score": (numbers % 10) / 10})
+        return select(connection(documents=documents, ratings=ratings, matches=matches), selection, seed).documents
+
+    everything = table(pl.concat([corpus(60), corpus(25, "another", "n")]))
+    part = table(corpus(60)[sorted(some)])
+    assert part.equals(everything.join(part.select("id"), on="id", how="semi").sort("id"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(added=st.integers(1, 40), limit=st.integers(1, 30), budget=st.integers(20, 900), seed=st.integers(0, 3))
+def test_a_new_source_does_not_reshuffle_the_others(added, limit, budget, seed):
+    """Duplicates inside a source, quotas of each source, a temperature with fixed moments: those of other sources keep their fate."""
+    selection = Selection(
+        deduplication=Deduplication(by=("near",), survivor=("best_rated",), rater="edu"),
+        down_sample=(DownSample(fraction=0.8),),
+        temperature=Temperature(rater="edu", temperature=1, mean=0, deviation=1, by="document.source", tokens=budget),
+        quotas=(Quota(by="document.source", limit=limit, best="rate.edu"),),
+    )
+
+    def table(documents: pl.DataFrame) -> pl.DataFrame:
+        edu = [float(hash_ % 11) for hash_ in range(len(documents))]
+        clusters = [f"{source}-{row % 9}" for row, source in enumerate(documents["source"])]
+        con = connection(
+            documents=documents, ratings=attribute(documents, edu=edu), clusters=attribute(documents, near=clusters)
+        )
+        return select(con, selection, seed).documents
+
+    old = corpus(60).with_columns(source=pl.Series(["a", "b"] * 30))
+    before, after = table(old), table(pl.concat([old, corpus(added, "new", "n")]))
+    assert after.join(before.select("id"), on="id", how="semi").sort("id").equals(before)
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=3),
