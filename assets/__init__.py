@@ -6,7 +6,7 @@
     clean           clean_documents/<source>         repaired text, language, quality signals, sensitive spans
     deduplicate     duplicate_clusters               exact and near duplicates across all sources
     decontaminate   benchmark_questions, contamination_matches/<source>, contamination_report
-    rate            rater/<name>, document_ratings/<source>
+    rate            rater/<name>, document_ratings/<source>, coordinated_ratings, rating_report
     select          selected_documents/<recipe>      one query; every document left out says why
     scale           proxy_runs, scaling_law, scaling_plan/<recipe>
     mix             mixture, packed_sequences/<recipe>   shares and budgets; sequences with the document behind every span
@@ -27,6 +27,7 @@ from assets import (
     cards,
     clean,
     collect,
+    coordinate,
     decontaminate,
     deduplicate,
     embedded,
@@ -60,6 +61,7 @@ def graph(
         *deduplicate.assets(project, method),
         *decontaminate.assets(project, recipes, rows),
         *rate.assets(project, method),
+        *coordinate.assets(project),
         *select.assets(project, recipes),
         *scale.assets(project, recipes),
         *mix.assets(recipes),

@@ -11,6 +11,7 @@ from midtrain_dagster.tables import Tables
 COMPUTED: dict[str, dict[str, tuple[str, ...]]] = {
     "clean_documents": {"text": ("text",), "text_hash": ("text",), "language": ("text", "language"), "*": ("text",)},
     "document_ratings": {"*": ("text",)},
+    "coordinated_ratings": {"*": ("*",)},
     "contamination_matches": {"*": ("text", "question_text", "question", "answer")},
     "duplicate_clusters": {"*": ("text",)},
     "contamination_report": {"*": ("id", "question_id", "score", "benchmark")},

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Final
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
-from assets.reading import before, passing
+from assets.reading import allow_list, before, passing
 from midtrain_dagster.code import code_version
+from midtrain_dagster.decontaminate import review
+from midtrain_dagster.decontaminate.allow_list import read_allow_list
+from midtrain_dagster.decontaminate.decide import decisive, unexcepted
 from midtrain_dagster.decontaminate.index import build
 from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match, rescan
 from midtrain_dagster.decontaminate.questions import QUESTIONS_SCHEMA, read_questions
@@ -21,7 +25,7 @@ from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.decontamination import Decontamination
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
-from midtrain_dagster.sequences import Sequences
+from midtrain_dagster.sequences import SPAN_COLUMNS, Sequences
 from midtrain_dagster.shards import Engine
 from resources.embedder import Embedder
 from resources.lake import Lake
@@ -112,12 +116,13 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
     ) -> dg.MaterializeResult:
         questions = lake.tables.read(QUESTIONS)
         shard = project.compute.shard
+        exceptions = allow_list(lake, settings)
 
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
             if questions.is_empty():  # a project without benchmarks
                 return {MATCHES: pl.DataFrame(schema=MATCHES_SCHEMA)}, {"scanned": 0, "documents with evidence": 0}
             counted = progress(context, f"decontaminate {source}", "documents", len(new))
-            index = build(questions, settings)
+            index = build(questions, settings.using(allow_list=exceptions))
             look = partial(match, index=index, method=settings.method, encoder=embedder)
             parts = [match(new.clear(), index, settings.method, embedder)]
             for number, part in enumerate(engine.map(look, new.select("id", "text", "text_hash").iter_slices(shard))):
@@ -134,7 +139,8 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
             source=source,
             base=fingerprint(
                 code_version("decontaminate"),
-                settings.model_dump(mode="json"),
+                settings.evidence(),
+                sorted(read_allow_list(exceptions).phrases),  # its documents and pairs are each recipe's decision
                 sorted(questions["question_id"]),
                 embedder.version,
             ),
@@ -170,9 +176,10 @@ def strongest(lake: Lake, source: str | None = None, number: int = 6) -> dg.Meta
     return markdown(shown.select("score", "benchmark", document=said, question=pl.col("question").str.slice(0, 400)))
 
 
-def contamination_report(project: Project, settings: Decontamination) -> dg.AssetsDefinition:
-    """Which benchmarks are touched, by how many documents of which source."""
+def contamination_report(project: Project, recipes: list[Recipe], settings: Decontamination) -> dg.AssetsDefinition:
+    """Which benchmarks are touched, by how many documents of which source, on what evidence; and pairs to judge it by."""
     names = list(project.document_sources)
+    threshold = recipes[0].contamination_score if recipes else settings.threshold
 
     @dg.asset(
         key="contamination_report",
@@ -180,48 +187,90 @@ def contamination_report(project: Project, settings: Decontamination) -> dg.Asse
         group_name=GROUP,
         kinds={"polars"},
         owners=OWNERS,
-        code_version=code_version("decontaminate"),
+        code_version=code_version("decontaminate.review"),
         automation_condition=AUTOMATION,
         description="Per benchmark: how many questions are touched, by how many documents of which source, on what evidence.",
     )
     @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
-        questions, matches = lake.tables.read(QUESTIONS), lake.tables.read(MATCHES)
-        table = touched(questions, matches.filter(pl.col("source").is_in(names)), settings.threshold)
+        questions = lake.tables.read(QUESTIONS)
+        matches = lake.tables.read(MATCHES).filter(pl.col("source").is_in(names), pl.col("method") == settings.method)
+        table = review.touched(questions, matches, threshold)
         reported = whole(
             lake.tables,
             asset="contamination_report",
             name="contamination_report",
-            base=fingerprint(code_version("decontaminate"), settings.threshold),
+            base=fingerprint(code_version("decontaminate.review"), threshold),
             inputs={"table": fingerprint(table.to_dicts())},
             reads={MATCHES: lake.tables.version(MATCHES), QUESTIONS: lake.tables.version(QUESTIONS)},
             source=None,
             work=lambda: (table.with_columns(source=pl.lit("all")), {}),
         )
-        more = {"by benchmark and source": markdown(table, 60), "strongest evidence": strongest(lake, number=12)}
+        more = {
+            "by benchmark and source": markdown(table, 60),
+            "by evidence": markdown(review.by_evidence(matches, threshold), 60),
+            "by level of score": markdown(review.by_level(matches, threshold)),
+            "what recipes do": markdown(done(lake, recipes, matches)),
+            **side_by_side(lake, questions, matches),
+        }
         return of_table(context, lake.tables, "contamination_report", reported, more)
 
     return asset
 
 
-def touched(questions: pl.DataFrame, matches: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """One row a benchmark and source: questions there are, questions touched at the threshold, documents that touch them."""
-    there = questions.group_by("benchmark").agg(questions=pl.len())
-    hits = matches.filter(pl.col("score") >= threshold).rename({"source": "found_in"}).group_by("benchmark", "found_in")
-    found = hits.agg(
-        questions_touched=pl.col("question_id").n_unique(), documents=pl.col("id").n_unique(), best_score=pl.col("score").max()
-    )
-    return there.join(found, on="benchmark", how="left").sort("benchmark", "found_in")
+def side_by_side(lake: Lake, questions: pl.DataFrame, matches: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+    """A few pairs of question and passage for each level of score, words in common in bold."""
+    chosen = review.samples(matches)
+    texts = lake.tables.scan("clean_documents").select("id", "text")
+    pairs = review.aligned(chosen, questions, texts.filter(pl.col("id").is_in(chosen["id"].unique().implode())).collect())
+    return {f"pairs at {foot:.1f}": markdown(some.drop("level"), characters=1000) for (foot,), some in levels(pairs)}
+
+
+def levels(pairs: pl.DataFrame) -> list[tuple[tuple[float], pl.DataFrame]]:
+    """Pairs apart by their level, highest first."""
+    return list(pairs.group_by("level", maintain_order=True)) if len(pairs) else []
+
+
+def done(lake: Lake, recipes: list[Recipe], matches: pl.DataFrame) -> pl.DataFrame:
+    """What each recipe makes of the evidence: its threshold and action, documents that count, documents taken back."""
+    rows = []
+    for recipe in recipes:
+        settings, score = recipe.decontamination, recipe.contamination_score
+        near = matches.filter((pl.col("score") >= score) & (pl.col("method") == settings.method))
+        counting = decisive(near, settings.using(threshold=score, allow_list=allow_list(lake, settings)))["id"].n_unique()
+        about = {"recipe": recipe.name, "method": settings.method, "threshold": score, "action": settings.action}
+        rows.append({**about, "contaminated": counting, "on the allow-list": near["id"].n_unique() - counting})
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def assets(project: Project, recipes: list[Recipe], deps: list[dg.AssetKey]) -> list[dg.AssetsDefinition]:
-    """Questions, matches of each source, report. Evidence is gathered by the first recipe's settings; thresholds are each recipe's."""
-    settings = recipes[0].decontamination if recipes else Decontamination()
+    """Questions, matches of each source, report. Evidence is gathered once for all recipes; thresholds are each recipe's."""
+    settings = gathering(recipes)
     return [
         benchmark_questions(project, deps),
         *(contamination_matches(source, project, settings) for source in project.document_sources),
-        contamination_report(project, settings),
+        contamination_report(project, recipes, settings),
     ]
+
+
+def gathering(recipes: list[Recipe]) -> Decontamination:
+    """How evidence is gathered for some recipes: as the first one says. MidtrainError where that would not serve another."""
+    if not recipes:
+        return Decontamination()
+    first = recipes[0].decontamination
+    for other in recipes[1:]:
+        own = other.decontamination
+        if (own.method, own.ngram_rule, own.qwen_rule) != (first.method, first.ngram_rule, first.qwen_rule):
+            problem = f"one matches by {first.method}, the other by {own.method}, or by another rule of it"
+        elif other.contamination_score < first.floor - 1e-9:
+            problem = f"the first keeps no match under {first.floor:g}, the other's threshold is {other.contamination_score:g}"
+        else:
+            continue
+        raise MidtrainError(
+            f"recipes {recipes[0].name} and {other.name} cannot share a project's evidence of contamination: {problem}; "
+            "give them the same decontamination.method and a keep_above that serves both, or a project each"
+        )
+    return first
 
 
 def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
@@ -230,19 +279,22 @@ def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
     def no_question_left(recipe: Recipe) -> dg.AssetChecksDefinition:
         @dg.asset_check(asset=["packed_sequences", recipe.name], name="no_benchmark_question_left", blocking=True)
         def check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-            """No packed sequence holds a benchmark question word for word."""
+            """No packed sequence holds a benchmark question in its words and their order, but for what the allow-list names."""
             packed = lake.artifacts.current(f"packed_sequences/{recipe.name}")
             base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
             texts = decoded(Sequences.open(packed.path / "train"), base.path / "model")
             questions = lake.tables.read(QUESTIONS)
+            settings = recipe.decontamination.using(allow_list=allow_list(lake, recipe.decontamination))
             found = pl.DataFrame(schema=MATCHES_SCHEMA)
             if len(questions):
-                found = rescan(texts, build(questions, recipe.decontamination))
+                found = unexcepted(rescan(texts, build(questions, settings)), settings)
             shown = found.select("benchmark", "question_id", "id", "score").head(10)
             return dg.AssetCheckResult(
                 passed=not len(found),
+                description=LEFT if len(found) else None,
                 metadata={
-                    "spans scanned": len(texts),
+                    "documents scanned": texts["id"].n_unique(),
+                    "tokens scanned": int(texts["tokens"].sum()),
                     "questions looked for": len(questions),
                     "questions found": found["question_id"].n_unique(),
                     "found": markdown(shown),
@@ -254,9 +306,25 @@ def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
     return [no_question_left(recipe) for recipe in recipes]
 
 
+LEFT = (
+    "Training would read benchmark questions. Lower selection.contamination.score, or where a match is false, "
+    "write `id<TAB>question_id` into the recipe's decontamination.allow_list."
+)
+
+
 def decoded(sequences: Sequences, tokenizer: Path) -> pl.DataFrame:
-    """The text of every span of packed sequences: `id` (sequence:start), `text`."""
-    spans = [(sequence, start, start + length) for sequence, start, length, *_ in sequences.spans.tolist()]
-    texts = decode([sequences.tokens[sequence, start:end].tolist() for sequence, start, end in spans], tokenizer)
-    names = [f"{sequence}:{start}" for sequence, start, _ in spans]
-    return pl.DataFrame({"id": names, "text": texts}, schema={"id": pl.String, "text": pl.String})
+    """What training will read of each document, and each time it does: `id` of the document, `tokens`, `text`.
+
+    Pieces of one copy are put together again, for a question may lie across the edge of two sequences.
+    """
+    spans = pl.DataFrame(np.asarray(sequences.spans), schema=list(SPAN_COLUMNS)).sort("document", "document_offset", "sequence")
+    copies = spans.with_columns(copy=pl.int_range(pl.len()).over("document", "document_offset"))
+    parts = copies.group_by("document", "copy", maintain_order=True).agg("sequence", "start", "length")
+    tokens = [
+        [token for s, a, n in zip(*places, strict=True) for token in sequences.tokens[s, a : a + n].tolist()]
+        for places in parts.select("sequence", "start", "length").iter_rows()
+    ]
+    ids = pl.read_parquet(sequences.path / "documents.parquet", columns=["id"])["id"]
+    texts = pl.Series("text", decode(tokens, tokenizer), dtype=pl.String)
+    counted = pl.Series("tokens", [len(some) for some in tokens], dtype=pl.Int64)
+    return pl.DataFrame([ids[parts["document"].to_list()].alias("id"), counted, texts])

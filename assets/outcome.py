@@ -102,13 +102,13 @@ def picture(data: bytes) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(data).decode()})")
 
 
-def markdown(frame: pl.DataFrame, rows: int = 20) -> dg.MetadataValue:
+def markdown(frame: pl.DataFrame, rows: int = 20, characters: int = SAMPLE_CHARACTERS) -> dg.MetadataValue:
     """The first rows of a frame as a Markdown table, long texts cut."""
 
     def cell(value: Any) -> str:
         said = f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value}"
         said = " ".join(said.split()).replace("|", "\\|")
-        return said if len(said) <= SAMPLE_CHARACTERS else said[:SAMPLE_CHARACTERS] + " …"
+        return said if len(said) <= characters else said[:characters] + " …"
 
     lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
     lines += ["| " + " | ".join(map(cell, row)) + " |" for row in frame.head(rows).iter_rows()]

@@ -3,35 +3,41 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, Final
 
 import dagster as dg
 import duckdb
 import polars as pl
 
+import midtrain_dagster.rate
 from assets.measure import measured
-from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, of_table, plot, progress
+from assets.outcome import AUTOMATION, OWNERS, of_artifact, of_table, plot, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Project
-from midtrain_dagster.project.raters import EduRater, Examples, FastTextRater, QuRater
+from midtrain_dagster.project.raters import DsirRater, EduRater, Examples, FastTextRater, QuRater
 from midtrain_dagster.project.raters import Rater as RaterSettings
 from midtrain_dagster.rate import fasttext
-from midtrain_dagster.rate.coordinate import agreement, bucket_maximum
+from midtrain_dagster.rate.journal import Journal
 from midtrain_dagster.rate.make import make
 from midtrain_dagster.rate.rate import Rater, merged, rate, unrated
 from midtrain_dagster.rate.teach import head_of_scores, scale_of_choices
-from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
+from midtrain_dagster.refresh import Frames, by_document, fingerprint
 from midtrain_dagster.select.conditions import resolve
 from midtrain_dagster.shards import Engine
 from midtrain_dagster.synthesize.teacher import Parameters, Request, Teacher, ask
 from midtrain_dagster.tables import database
 from resources.embedder import Embedder
+from resources.gpu import POOL, Gpu
 from resources.lake import Lake
 from resources.project_teacher import ProjectTeacher
 
 GROUP: Final = "rate"
+# What decides a rating: all of `rate` but how raters are brought together and shown. No document is rated anew for that.
+ASIDE: Final = ("coordinate", "coordinated", "journal")
+CODE: Final = code_version(*(f"rate.{m.name}" for m in iter_modules(midtrain_dagster.rate.__path__) if m.name not in ASIDE))
 TABLE = "document_ratings"
 
 
@@ -50,7 +56,7 @@ def taught(rater: EduRater | QuRater, project: Project) -> dg.AssetsDefinition:
         kinds={"pytorch"},
         owners=OWNERS,
         pool="teacher",
-        code_version=code_version("rate"),
+        code_version=CODE,
         description=f"Head `{rater.name}` on frozen embeddings, learnt from the teacher's "
         + ("scores, 0 to 5 (FineWeb-Edu)." if isinstance(rater, EduRater) else "choices in both orders (QuRating)."),
     )
@@ -61,7 +67,7 @@ def taught(rater: EduRater | QuRater, project: Project) -> dg.AssetsDefinition:
         teacher: dg.ResourceParam[ProjectTeacher],
         embedder: dg.ResourceParam[Embedder],
     ) -> dg.MaterializeResult:
-        mark = fingerprint(code_version("rate"), rater.model_dump(mode="json"), teacher.version, embedder.version)
+        mark = fingerprint(CODE, rater.model_dump(mode="json"), teacher.version, embedder.version)
 
         def work(out: Path) -> tuple[str, dict[str, Any]]:
             most = rater.annotations if isinstance(rater, EduRater) else rater.pairs
@@ -104,12 +110,12 @@ def trained(rater: FastTextRater, project: Project) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"fasttext"},
         owners=OWNERS,
-        code_version=code_version("rate"),
+        code_version=CODE,
         description=f"fastText classifier `{rater.name}`: what positives look like, against negatives. Kept until its settings change.",
     )
     @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
-        mark = fingerprint(code_version("rate"), rater.model_dump(mode="json"))
+        mark = fingerprint(CODE, rater.model_dump(mode="json"))
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
             sides = [examples(side, lake, rater.training.seed) for side in (rater.positives, rater.negatives) if side]
@@ -170,8 +176,14 @@ def curve(folder: Path) -> object:
     return figure
 
 
-def opened(project: Project, lake: Lake, embedder: Embedder) -> list[Rater]:
-    """The project's raters, ready to score."""
+def has_model(rater: RaterSettings) -> bool:
+    """Whether a rater is a model that runs on an accelerator where there is one."""
+    return not isinstance(rater, FastTextRater | DsirRater)
+
+
+def opened(project: Project, lake: Lake, embedder: Embedder, gpu: Gpu) -> list[Rater]:
+    """The project's raters, ready to score; models on this machine's accelerator where it has one."""
+    device = gpu.device if any(has_model(rater) for rater in project.raters) else "cpu"
     found: list[Rater] = []
     for rater in project.raters:
         if isinstance(rater, FastTextRater):
@@ -183,7 +195,7 @@ def opened(project: Project, lake: Lake, embedder: Embedder) -> list[Rater]:
             found.append(fasttext.FastText(rater.name, model, rater.label))
         else:
             head = lake.artifacts.current(f"rater/{rater.name}").path / "head.safetensors" if learns(rater) else None
-            found.append(make(located(rater, lake.root), lambda side: examples(side, lake, 0), embedder, head))
+            found.append(make(located(rater, lake.root), lambda side: examples(side, lake, 0), embedder, head, device))
     return found
 
 
@@ -196,10 +208,12 @@ def located(rater: RaterSettings, root: Path) -> RaterSettings:
 OPENED: dict[tuple[str, str], Rater] = {}  # of this process, by name and version: a model is loaded once a machine
 
 
-def scored(project: Project, lake: Lake, embedder: Embedder, name: str, version: str, documents: pl.DataFrame) -> pl.DataFrame:
+def scored(
+    project: Project, lake: Lake, embedder: Embedder, gpu: Gpu, name: str, version: str, documents: pl.DataFrame
+) -> pl.DataFrame:
     """One rater's ratings of a shard, on whichever machine this runs."""
     if (name, version) not in OPENED:
-        OPENED[name, version] = next(rater for rater in opened(project, lake, embedder) if rater.name == name)
+        OPENED[name, version] = next(rater for rater in opened(project, lake, embedder, gpu) if rater.name == name)
     if OPENED[name, version].version != version:
         raise MidtrainError(f"rater {name}: this machine has version {OPENED[name, version].version}, wanted is {version}")
     return rate(documents, [OPENED[name, version]])
@@ -219,7 +233,8 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         group_name=GROUP,
         kinds={"deltalake"},
         owners=OWNERS,
-        code_version=code_version("rate"),
+        pool=POOL if any(has_model(rater) for rater in project.raters) else None,
+        code_version=CODE,
         automation_condition=AUTOMATION,
         tags={"midtrain/source": source},
         description=f"Scores of `{source}` by "
@@ -232,8 +247,10 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         lake: dg.ResourceParam[Lake],
         engine: dg.ResourceParam[Engine],
         embedder: dg.ResourceParam[Embedder],
+        gpu: dg.ResourceParam[Gpu],
     ) -> dg.MaterializeResult:
-        raters = opened(project, lake, embedder)
+        raters = opened(project, lake, embedder, gpu)
+        journal = Journal(lake.cache_path("ratings") / source)
 
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
             """Rate what no rater of this version has rated: a new rater does not cost the old ones' work again."""
@@ -246,11 +263,13 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
                 new.select("id", "text_hash"), on=["id", "text_hash"], how="semi"
             )
             for rater in raters:
+                parts = [rate(new.clear(), [rater]), *journal.read(rater, new)]
+                ratings = merged(ratings, pl.concat(parts))
                 todo = unrated(new, ratings, rater)
                 counted = progress(context, f"rate {source} by {rater.name}", "documents", len(todo))
-                score = partial(scored, project, lake, embedder, rater.name, rater.version)
-                parts = [rate(todo.clear(), [rater])]
+                score = partial(scored, project, lake, embedder, gpu, rater.name, rater.version)
                 for part in engine.map(score, todo.select("id", "text", "text_hash").iter_slices(project.compute.shard)):
+                    journal.write(rater, part)
                     parts.append(part)
                     counted.advance(len(part))
                 ratings = merged(ratings, pl.concat(parts))
@@ -263,10 +282,11 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
             reads="clean_documents",
             writes=(TABLE,),
             source=source,
-            base=fingerprint(code_version("rate"), {rater.name: rater.version for rater in raters}),
+            base=fingerprint(CODE, {rater.name: rater.version for rater in raters}),
             work=work,
             passing=passing(lake, project.curation, GROUP, source, method),
         )
+        journal.clear()
         return of_table(
             context, lake.tables, TABLE, refreshed, {"scores": plot(histogram(lake, source, [r.name for r in raters]))}
         )
@@ -297,52 +317,7 @@ def assets(project: Project, method: str) -> list[dg.AssetsDefinition]:
     models = [trained(rater, project) for rater in project.raters if isinstance(rater, FastTextRater) and learns(rater)]
     heads = [taught(rater, project) for rater in project.raters if isinstance(rater, EduRater | QuRater) and learns(rater)]
     ratings = [document_ratings(source, project, method) for source in project.document_sources]
-    return [*models, *heads, *ratings, *([rating_report(project)] if len(project.raters) > 1 else [])]
-
-
-def rating_report(project: Project) -> dg.AssetsDefinition:
-    """How far the raters agree, what each adds, and where each two differ most."""
-    names = [rater.name for rater in project.raters]
-
-    @dg.asset(
-        key="rating_report",
-        deps=[[TABLE, source] for source in project.document_sources],
-        group_name=GROUP,
-        kinds={"polars"},
-        owners=OWNERS,
-        code_version=code_version("rate"),
-        automation_condition=AUTOMATION,
-        description="Agreement of "
-        + ", ".join(names)
-        + "; documents in each one's best tenth alone; the widest disagreements.",
-    )
-    @measured
-    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
-        ratings = lake.tables.read(TABLE).filter(pl.col("source").is_in(list(project.document_sources)))
-        found = agreement(ratings, names)
-        buckets = ratings.select("id", *names).with_columns(highest_bucket=bucket_maximum(ratings.select(names)))
-        reported = whole(
-            lake.tables,
-            asset="rating_report",
-            name="rating_report",
-            base=fingerprint(code_version("rate"), names),
-            inputs={"table": fingerprint(found.correlation.to_dicts(), found.added.to_dicts())},
-            reads={TABLE: lake.tables.version(TABLE)},
-            source=None,
-            work=lambda: (found.correlation.with_columns(source=pl.lit("all")), {}),
-        )
-        texts = lake.tables.scan("clean_documents").select("id", "text")
-        said = texts.filter(pl.col("id").is_in(found.samples["id"].unique().implode())).collect()
-        shown = found.samples.join(said.with_columns(pl.col("text").str.slice(0, 160)), on="id", how="left")
-        more = {
-            "agreement": markdown(found.correlation),
-            "what each adds": markdown(found.added),
-            "widest disagreements": markdown(shown),
-            "highest percentile bucket": markdown(buckets.group_by("highest_bucket").len().sort("highest_bucket"), 20),
-        }
-        return of_table(context, lake.tables, "rating_report", reported, more)
-
-    return asset
+    return [*models, *heads, *ratings]
 
 
 def checks(project: Project) -> list[dg.AssetChecksDefinition]:

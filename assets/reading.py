@@ -1,19 +1,35 @@
 """What more than one stage's assets read from the lake."""
 
+from pathlib import Path
+
 import duckdb
 import polars as pl
 
+from midtrain_dagster.decontaminate.allow_list import NOTHING, AllowList
+from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, without
+from midtrain_dagster.decontaminate.decide import decisive
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Curation, Step
+from midtrain_dagster.recipes.decontamination import Decontamination
+from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.recipes.selection import Rule, Selection
-from midtrain_dagster.refresh import Refreshed
+from midtrain_dagster.refresh import Refreshed, fingerprint
 from midtrain_dagster.select.select import select
 from midtrain_dagster.tables import Tables, database
 from midtrain_dagster.withdrawals import enforce
 from resources.lake import Lake
 
+COORDINATED = "coordinated_ratings"  # table of what several raters say together
+CUTS = "cut_spans"  # table of a recipe beside its selection: what it cuts out of documents
 HELD_OUT = "held out"  # the reason that selection gives a document which no run trains on
-ATTRIBUTES = ("quality_signals", "sensitive_spans", "duplicate_clusters", "document_ratings", "contamination_matches")
+ATTRIBUTES = (
+    "quality_signals",
+    "sensitive_spans",
+    "duplicate_clusters",
+    "document_ratings",
+    COORDINATED,
+    "contamination_matches",
+)
 TABLE_OF: dict[Step, str] = {
     "deduplicate": "duplicate_clusters",
     "decontaminate": "contamination_matches",
@@ -22,26 +38,66 @@ TABLE_OF: dict[Step, str] = {
 
 
 def documents_of(lake: Lake, recipe: str, kept: bool) -> pl.LazyFrame:
-    """A recipe's documents with their text: those it trains on, or those it holds out."""
+    """A recipe's documents with their text, less what the recipe cuts out: those it trains on, or those it holds out."""
     chosen = lake.tables.scan(f"selected_documents/{recipe}")
     chosen = chosen.filter(pl.col("kept")) if kept else chosen.filter(pl.col("reason") == HELD_OUT)
     columns = ["id", "text_hash", "text", "source", "domain", "format", "language", "license", "metadata"]
     texts = lake.tables.scan("clean_documents").select(columns)
-    return chosen.select("id", "text_hash", "repetitions").join(texts, on=["id", "text_hash"], how="inner").sort("id")
+    found = chosen.select("id", "text_hash", "repetitions").join(texts, on=["id", "text_hash"], how="inner")
+    taken = cuts_of(lake, recipe)
+    if not len(taken):
+        return found.sort("id")
+    cut = taken.lazy().select("id").unique()
+    shortened = without(found.join(cut, on="id", how="semi").collect(), taken)
+    return pl.concat([found.join(cut, on="id", how="anti"), shortened.lazy()]).sort("id")
+
+
+def cuts_of(lake: Lake, recipe: str) -> pl.DataFrame:
+    """What a recipe cuts out of documents: CUTS_SCHEMA."""
+    name = f"{CUTS}/{recipe}"
+    return lake.tables.read(name) if lake.tables.exists(name) else pl.DataFrame(schema=CUTS_SCHEMA)
 
 
 def selection_digest(lake: Lake, recipe: str) -> str:
-    """Data version of a recipe's selection."""
+    """Data version of a recipe's selection, cuts included."""
     record = lake.tables.record(f"selected_documents/{recipe}", f"selected_documents/{recipe}")
     if record is None:
         raise MidtrainError(f"selected_documents/{recipe} has not been made yet; materialize it first")
-    return record.digest
+    return with_cuts(lake, recipe, record.digest)
 
 
-def relations(con: duckdb.DuckDBPyConnection, tables: Tables, sources: list[str], method: str) -> None:
+def with_cuts(lake: Lake, recipe: str, selected: str) -> str:
+    """Data version of a selection and of its cuts together; the selection's own where nothing is cut."""
+    name = f"{CUTS}/{recipe}"
+    record = lake.tables.record(name, name)
+    return fingerprint(selected, record.digest) if record is not None and record.rows else selected
+
+
+def decisive_matches(lake: Lake, recipe: Recipe) -> pl.DataFrame:
+    """The matches that count for a recipe: of its method, at its threshold, not on its allow-list."""
+    settings = recipe.decontamination
+    near = lake.tables.scan("contamination_matches").filter(pl.col("score") >= recipe.contamination_score).collect()
+    return decisive(near, settings.using(threshold=recipe.contamination_score, allow_list=allow_list(lake, settings)))
+
+
+def allow_list(lake: Lake, settings: Decontamination) -> Path | None:
+    """Where the file of exceptions is: relative to the project file."""
+    return None if settings.allow_list is None else lake.root / settings.allow_list
+
+
+def relations(
+    con: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    sources: list[str],
+    method: str,
+    allowed: AllowList = NOTHING,
+    taken: pl.DataFrame | None = None,
+    coordinated: bool = False,
+) -> None:
     """Views over pinned versions, as conditions name them: documents, signals, clusters, ratings, matches.
 
-    What was never measured has no view, and a condition that speaks of it is an error. `method` is the one whose matches count.
+    What was never measured has no view, and a condition that speaks of it is an error. `method` is the one whose matches count;
+    those that are `allowed` do not, nor those of documents that they are cut out of (`taken`, CUTS_SCHEMA).
     """
 
     def of(name: str) -> str:
@@ -50,9 +106,12 @@ def relations(con: duckdb.DuckDBPyConnection, tables: Tables, sources: list[str]
     def held(name: str) -> bool:
         return tables.exists(name) and any(tables.files(name, source=source) for source in sources)
 
+    gone = pl.DataFrame(schema=CUTS_SCHEMA) if taken is None else taken
+    con.register("cut_documents", gone.select("id", "text_hash", "left").unique().to_arrow())
     con.execute(
-        f"create view documents as select id, text_hash, source, domain, format, language, url, license, created, "
-        f"length(text)::bigint as characters from {of('clean_documents')}"
+        f"create view documents as select id, d.text_hash, source, domain, format, language, url, license, created, "
+        f"coalesce(c.left, length(text))::bigint as characters from {of('clean_documents')} d "
+        "left join cut_documents c using (id, text_hash)"
     )
     spans = of("sensitive_spans") if held("sensitive_spans") else "(select null::varchar as id where false)"
     con.execute(
@@ -65,11 +124,17 @@ def relations(con: duckdb.DuckDBPyConnection, tables: Tables, sources: list[str]
             f"create view clusters as select id, text_hash, exact_cluster as exact, near_cluster as near from {clusters}"
         )
     if held("document_ratings"):
-        con.execute(f"create view ratings as select * exclude (source) from {of('document_ratings')}")
+        together = coordinated and held(COORDINATED)
+        beside = f"left join (select * exclude (source) from {of(COORDINATED)}) c using (id, text_hash)" if together else ""
+        con.execute(f"create view ratings as select * exclude (source) from {of('document_ratings')} {beside}")
     if held("contamination_matches"):
+        pairs = [*((id, None) for id in sorted(allowed.documents)), *sorted(allowed.pairs)]
+        exceptions = pl.DataFrame(pairs, schema={"id": pl.String, "question_id": pl.String}, orient="row")
+        con.register("exceptions", exceptions.to_arrow())
         con.execute(
-            f"create view matches as select id, text_hash, question_id, score from {of('contamination_matches')} "
-            f"where method = '{method}'"
+            f"create view matches as select id, text_hash, question_id, score from {of('contamination_matches')} m "
+            f"where method = '{method}' and id not in (select id from cut_documents) and not exists (select 1 from exceptions e "
+            "where e.id = m.id and coalesce(e.question_id, m.question_id) = m.question_id)"
         )
     elif tables.exists("contamination_matches"):
         empty = "'' as id, '' as text_hash, '' as question_id, 0.0::double as score"

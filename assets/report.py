@@ -9,7 +9,7 @@ import polars as pl
 
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, picture, png
-from assets.reading import selection_digest
+from assets.reading import decisive_matches, selection_digest
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.code import code_version
 from midtrain_dagster.evaluate.compare import changes, compare
@@ -160,7 +160,7 @@ def sections(
         argued(lake, recipe, tables["domains"]),
         data.sources(source_table(lake, project)),
         data.left_out(funnel(lake.tables.read(f"selected_documents/{recipe.name}"))),
-        data.contamination(lake.tables.read("contamination_report").drop("source_right", strict=False), recipe.decontamination),
+        data.contamination(lake.tables.read("contamination_report"), recipe.decontamination, recipe.contamination_score),
         data.synthetic(made),
         data.versions(inputs),
     ]
@@ -209,7 +209,7 @@ def leaked(lake: Lake, recipe: Recipe) -> pl.DataFrame:
 
     All collected documents count, not only those that were trained on: the base model may have read the others' like.
     """
-    matches = lake.tables.scan("contamination_matches").filter(pl.col("score") >= recipe.decontamination.threshold)
+    matches = decisive_matches(lake, recipe).lazy()
     questions = lake.tables.scan("benchmark_questions").select("question_id", "benchmark", "row")
     return (
         questions.join(matches.select("question_id").unique(), on="question_id", how="semi").collect().sort("benchmark", "row")

@@ -5,13 +5,15 @@ import polars as pl
 
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, plot
-from assets.reading import ATTRIBUTES, HELD_OUT, relations
+from assets.reading import ATTRIBUTES, COORDINATED, CUTS, HELD_OUT, allow_list, cuts_of, decisive_matches, relations, with_cuts
 from midtrain_dagster.clean.rules import RULESETS
 from midtrain_dagster.code import code_version
+from midtrain_dagster.decontaminate.allow_list import AllowList, read_allow_list
+from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, cuts
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.recipes.selection import Contamination, Rule, Selection
-from midtrain_dagster.refresh import fingerprint, whole
+from midtrain_dagster.refresh import Refreshed, fingerprint, whole
 from midtrain_dagster.select.funnel import funnel
 from midtrain_dagster.select.select import select
 from midtrain_dagster.tables import Tables, database
@@ -47,7 +49,7 @@ def selection_of(recipe: Recipe) -> Selection:
     )
     return recipe.selection.model_copy(
         update={
-            "contamination": recipe.selection.contamination or Contamination(score=recipe.decontamination.threshold),
+            "contamination": Contamination(score=recipe.contamination_score),
             "rules": (*recipe.selection.rules, held_out),
         }
     )
@@ -64,6 +66,7 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             *(["clean_documents", name] for name in names),
             "duplicate_clusters",
             *(["document_ratings", name] for name in names if project.raters),
+            *([COORDINATED] if project.coordinated else []),
             *(["contamination_matches", name] for name in names),
         ],
         group_name=GROUP,
@@ -76,18 +79,22 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
     )
     @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
-        tables = lake.tables
-        present = [name for name in ("clean_documents", *ATTRIBUTES) if tables.exists(name)]
+        tables, settings = lake.tables, recipe.decontamination
+        allowed = read_allow_list(allow_list(lake, settings))
+        taken = cut_spans(lake, recipe, names, exceptions(allowed))
+        measured_by = [name for name in ATTRIBUTES if name != COORDINATED or project.coordinated]
+        present = [name for name in ("clean_documents", *measured_by) if tables.exists(name)]
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            con = database()
-            relations(con, tables, names, recipe.decontamination.method)
-            chosen = select(con, selection, recipe.seed, rulesets())
+            with database() as con:
+                relations(con, tables, names, settings.method, allowed, cuts_of(lake, recipe.name), bool(project.coordinated))
+                chosen = select(con, selection, recipe.seed, rulesets())
             kept = chosen.documents.filter(pl.col("kept"))
             return chosen.documents, {
                 "documents": len(chosen.documents),
                 "kept": len(kept),
                 "kept characters": int(kept["characters"].sum()),
+                "allow-list": exceptions(allowed),
                 "query": chosen.query,
             }
 
@@ -96,13 +103,19 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             asset=context.asset_key.to_user_string(),
             name=f"{TABLE}/{recipe.name}",
             base=fingerprint(
-                code_version("select"), selection.model_dump(mode="json"), recipe.seed, recipe.decontamination.method
+                code_version("select"),
+                selection.model_dump(mode="json"),
+                recipe.seed,
+                settings.method,
+                exceptions(allowed),
+                taken.digest if taken else None,
             ),
             inputs={f"{table}/{name}": digest_of(tables, table, name) for table in present for name in names},
-            reads={name: tables.version(name) for name in present},
+            reads={name: tables.version(name) for name in (*present, *([f"{CUTS}/{recipe.name}"] if taken else []))},
             source=None,
             work=work,
         )
+        refreshed = refreshed._replace(digest=with_cuts(lake, recipe.name, refreshed.digest))
         left = funnel(tables.read(f"{TABLE}/{recipe.name}")).with_columns(pl.col("rule").fill_null("kept"))
         return of_table(
             context,
@@ -112,11 +125,54 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             {
                 "drop funnel": plot(drawn(left)),
                 "left out": markdown(left, 60),
+                "cut out": markdown(
+                    cuts_of(lake, recipe.name).select("id", "source", "reason", "benchmark", "start", "end", "left"), 60
+                ),
                 "examples of dropped documents": markdown(examples(lake, recipe.name), 90),
             },
         )
 
     return asset
+
+
+def exceptions(allowed: AllowList) -> list[str]:
+    """What an allow-list takes back once the evidence is there: documents and pairs. Its phrases act on the evidence itself."""
+    return sorted([*allowed.documents, *("\t".join(pair) for pair in allowed.pairs)])
+
+
+def cut_spans(lake: Lake, recipe: Recipe, names: list[str], excepted: list[str]) -> Refreshed | None:
+    """Write what the recipe cuts out of documents; None where it cuts nothing and never did."""
+    tables, settings, table = lake.tables, recipe.decontamination, f"{CUTS}/{recipe.name}"
+    if settings.action == "drop" and not tables.exists(table):
+        return None
+
+    def work() -> tuple[pl.DataFrame, dict[str, object]]:
+        if settings.action == "drop":
+            return pl.DataFrame(schema=CUTS_SCHEMA), {}
+        hits = decisive_matches(lake, recipe).filter(pl.col("source").is_in(names))
+        texts = tables.scan("clean_documents").select("id", "text_hash", "source", "text")
+        found = cuts(texts.filter(pl.col("id").is_in(hits["id"].unique().implode())).collect(), hits, settings.cutting)
+        removed = int((found["end"] - found["start"]).sum())
+        return found, {"contaminated": hits["id"].n_unique(), "cut": found["id"].n_unique(), "characters cut": removed}
+
+    read = ("clean_documents", "contamination_matches")
+    return whole(
+        tables,
+        asset=table,
+        name=table,
+        base=fingerprint(
+            code_version("decontaminate.cutting", "decontaminate.decide"),
+            settings.action,
+            settings.cutting.model_dump(),
+            settings.method,
+            recipe.contamination_score,
+            excepted,
+        ),
+        inputs={f"{name}/{source}": digest_of(tables, name, source) for name in read for source in names},
+        reads={name: tables.version(name) for name in read},
+        source=None,
+        work=work,
+    )
 
 
 def examples(lake: Lake, recipe: str, each: int = 2) -> pl.DataFrame:
@@ -134,7 +190,7 @@ def examples(lake: Lake, recipe: str, each: int = 2) -> pl.DataFrame:
 
 def digest_of(tables: Tables, table: str, source: str) -> str:
     """Digest of what a table holds of a source, or of all sources where it is made as a whole."""
-    asset = table if table == "duplicate_clusters" else f"{BESIDE.get(table, table)}/{source}"
+    asset = table if table in ("duplicate_clusters", COORDINATED) else f"{BESIDE.get(table, table)}/{source}"
     record = tables.record(table, asset)
     return record.digest if record else ""
 

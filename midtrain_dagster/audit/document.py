@@ -12,7 +12,9 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.sequences import SPAN_COLUMNS
 from midtrain_dagster.tables import Tables
 
-ATTRIBUTES = ("quality_signals", "sensitive_spans", "duplicate_clusters", "document_ratings", "contamination_matches")
+ATTRIBUTES = (
+    "quality_signals", "sensitive_spans", "duplicate_clusters", "document_ratings", "coordinated_ratings", "contamination_matches",
+)  # fmt: skip
 
 
 def document(tables: Tables, artifacts: Artifacts, identifier: str, recipes: list[str]) -> dict[str, Any]:
@@ -87,12 +89,13 @@ def attribute(tables: Tables, name: str, identifier: str) -> list[dict[str, Any]
 
 
 def decision(tables: Tables, recipe: str, identifier: str) -> dict[str, Any] | None:
-    """What a recipe's selection decided."""
-    name = f"selected_documents/{recipe}"
+    """What a recipe's selection decided, and what it cut out."""
+    name, cuts = f"selected_documents/{recipe}", f"cut_spans/{recipe}"
     if not tables.exists(name):
         return None
     rows = tables.scan(name).filter(pl.col("id") == identifier).select("kept", "reason", "repetitions").collect()
-    return rows.row(0, named=True) if len(rows) else None
+    cut = attribute(tables, cuts, identifier) if tables.exists(cuts) else []
+    return {**rows.row(0, named=True), **({"cut": cut} if cut else {})} if len(rows) else None
 
 
 def uses(artifacts: Artifacts, recipe: str, identifier: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from midtrain_dagster.withdrawals import RULES, TOMBSTONES, Rule, meets, withdra
 COLUMNS = ("id", "text_hash", "url", "license", "source", "domain", "parent_ids")
 TABLES = (
     "raw_documents", "clean_documents", "quality_signals", "sensitive_spans", "signatures", "duplicate_clusters",
-    "document_ratings", "contamination_matches", "synthesis_outcomes",
+    "document_ratings", "coordinated_ratings", "contamination_matches", "synthesis_outcomes",
 )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def affected(tables: Tables, artifacts: Artifacts, rules: tuple[Rule, ...], copi
     found = pl.concat([found, taken.drop("kind")], how="diagonal")
     found = descendants(rows, found)
     left = alike.join(found, on="id", how="anti").group_by("kind").len().sort("kind")
-    names = [*TABLES, *(f"selected_documents/{recipe}" for recipe in recipes)]
+    names = [*TABLES, *(f"{table}/{recipe}" for recipe in recipes for table in ("selected_documents", "cut_spans"))]
     return Affected(
         found.drop("domain", "parent_ids"),
         dict(left.iter_rows()),

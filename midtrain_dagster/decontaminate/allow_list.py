@@ -17,13 +17,16 @@ class AllowList(NamedTuple):
     phrases: tuple[str, ...]  # common n-grams, in words
 
 
+NOTHING = AllowList(frozenset(), frozenset(), ())
+
+
 def read_allow_list(path: Path | None) -> AllowList:
     """Lines `id`, `id<TAB>question_id`, or a phrase of two words and more; `#` begins a comment; no path, nothing allowed.
 
     Raises MidtrainError for a file that cannot be read.
     """
     if path is None:
-        return AllowList(frozenset(), frozenset(), ())
+        return NOTHING
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""From matches to a decision per document, and the text without the spans that decided it."""
+"""From matches to a decision per document."""
 
 import polars as pl
 
@@ -27,30 +27,13 @@ def decide(matches: pl.DataFrame, settings: Decontamination, ids: pl.Series | No
 
 def decisive(matches: pl.DataFrame, settings: Decontamination) -> pl.DataFrame:
     """The matches that count: of the settings' method, at its threshold or above, not on the allow-list."""
+    hits = matches.filter((pl.col("method") == settings.method) & (pl.col("score") >= settings.threshold))
+    return unexcepted(hits, settings)
+
+
+def unexcepted(matches: pl.DataFrame, settings: Decontamination) -> pl.DataFrame:
+    """The matches whose document, or document and question, the allow-list does not name."""
     allowed = read_allow_list(settings.allow_list)
     pairs = pl.DataFrame(sorted(allowed.pairs), schema={"id": pl.String, "question_id": pl.String}, orient="row")
-    hits = matches.filter(
-        (pl.col("method") == settings.method)
-        & (pl.col("score") >= settings.threshold)
-        & ~pl.col("id").is_in(sorted(allowed.documents))
-    )
-    return hits.join(pairs, on=["id", "question_id"], how="anti")
-
-
-def cut(documents: pl.DataFrame, matches: pl.DataFrame, settings: Decontamination) -> pl.DataFrame:
-    """`id`, `text`: contaminated documents without the matching spans (the action `cut`); others are not listed."""
-    spans = decisive(matches, settings).group_by("id").agg("start", "end").sort("id")
-    texts = documents.select("id", "text").join(spans, on="id", how="inner").sort("id")
-    rows = [
-        {"id": identity, "text": _without(text or "", sorted(zip(starts, ends, strict=True)))}
-        for identity, text, starts, ends in texts.iter_rows()
-    ]
-    return pl.DataFrame(rows, schema={"id": pl.String, "text": pl.String})
-
-
-def _without(text: str, spans: list[tuple[int, int]]) -> str:
-    kept, at = [], 0
-    for start, end in spans:
-        kept.append(text[at : max(at, start)])
-        at = max(at, end)
-    return "".join([*kept, text[at:]])
+    others = matches.filter(~pl.col("id").is_in(sorted(allowed.documents)))
+    return others.join(pairs, on=["id", "question_id"], how="anti")

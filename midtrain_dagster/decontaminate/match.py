@@ -20,6 +20,7 @@ from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.decontamination import METHODS, Decontamination, Method
 
 SLICE_BYTES = 16 << 20
+WHOLE = 0.8  # of a question's weight, in order: that much of it in a packed text is the question
 LEAST_OVERLAP = 0.3  # of a unit's weight anywhere in a region, before the cascade aligns it
 SEED_WORDS: dict[Method, int] = {"ngram": 8, "phi4": 7, "idf": 5, "hybrid": 8, "cascade": 6}
 
@@ -119,11 +120,12 @@ def match_new_questions(
 
 
 def rescan(texts: pl.DataFrame, index: Index) -> pl.DataFrame:
-    """Matches of texts (`id`, `text`), such as decoded packed sequences, that hold a question word for word.
+    """Matches of texts (`id`, `text`), such as decoded packed sequences, that hold a question in its words and their order.
 
-    The last check before training: the GPT-3 n-gram rule at its full strength, whatever method selected the documents.
+    The last check before training, whatever method selected the documents: a run of words as GPT-3's rule demands it, and by
+    weight WHOLE of the question around it. The run alone would stop every large training, for common phrases have it too.
     """
-    return match(texts, index, "ngram").filter(pl.col("score") >= 1.0)
+    return match(texts, index, "ngram").filter((pl.col("score") >= 1.0) & (pl.col("order_overlap") >= WHOLE))
 
 
 def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:

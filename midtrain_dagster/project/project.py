@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.benchmarks import Benchmark
 from midtrain_dagster.project.cleaning import Cleaning
+from midtrain_dagster.project.coordination import Coordination
 from midtrain_dagster.project.deduplication import Deduplication
 from midtrain_dagster.project.generators import GeneratorSettings
 from midtrain_dagster.project.operations import Operations
@@ -95,6 +96,7 @@ class Project(Settings):
     cleaning: Cleaning = Cleaning()
     deduplication: Deduplication = Deduplication()
     raters: tuple[Rater, ...] = ()
+    coordinated: tuple[Coordination, ...] = Field((), description="scores that several raters make together")
     benchmarks: tuple[Benchmark, ...] = ()
     curation: Curation = Curation()
     allow_unisolated: bool = Field(
@@ -121,6 +123,17 @@ class Project(Settings):
         for name in named:
             if not name.replace("-", "_").isidentifier():
                 raise ValueError(f"source name {name!r}: use letters, digits, - and _")
+        return self
+
+    @model_validator(mode="after")
+    def _raters_known(self) -> "Project":
+        raters = [rater.name for rater in self.raters]
+        scores = [*raters, *(entry.name for entry in self.coordinated)]
+        if twice := sorted({name for name in scores if scores.count(name) > 1}):
+            raise ValueError(f"two raters or coordinated scores are called {', '.join(twice)}")
+        for entry in self.coordinated:
+            if unknown := [name for name in entry.raters if name not in raters]:
+                raise ValueError(f"coordinated {entry.name}: no rater is called {', '.join(unknown)}")
         return self
 
     @property

@@ -167,3 +167,23 @@ def agreement(ratings: pl.DataFrame, raters: Sequence[str], samples: int = 5, to
     return Disagreement(
         pl.DataFrame(correlations, schema=pairs), pl.DataFrame(added), pl.concat(apart) if apart else pl.DataFrame()
     )
+
+
+def missed(ratings: pl.DataFrame, coordinated: str, raters: Sequence[str], top: float = 0.1) -> pl.DataFrame:
+    """Whose word the coordinated best tenth hangs on: rater, best (documents in that tenth), only (of these, in the best tenth of
+    this one of the raters and of no other), and spearman of the rater with the coordinated score.
+
+    `ratings` has the columns of the raters and of the coordinated score.
+    """
+    columns = [coordinated, *raters]
+    clean = ratings.select(pl.col(name).cast(pl.Float64).fill_nan(None) for name in columns)
+    tops = clean.select((pl.col(n).rank("min", descending=True) <= top * pl.col(n).count()).fill_null(False) for n in columns)
+    best = tops.filter(coordinated)
+    voices = best.select(pl.sum_horizontal(pl.col(name).cast(pl.Int64) for name in raters)).to_series()
+    rows = []
+    for name in raters:
+        both = clean.select(coordinated, name).drop_nulls()
+        agree = spearman(both[coordinated].to_numpy(), both[name].to_numpy())
+        only = int((best[name] & (voices == 1)).sum())
+        rows.append({"coordinated": coordinated, "rater": name, "best": len(best), "only": only, "spearman": agree})
+    return pl.DataFrame(rows)

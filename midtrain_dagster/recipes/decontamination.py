@@ -1,7 +1,7 @@
 """What a run calls contaminated: the method, its thresholds, and what becomes of a hit."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,16 @@ class Thresholds(Settings):
     cascade: float = Field(default=0.5, ge=0, le=1, description="combined evidence of overlap, order, slots, answer and cosine")
 
 
+class Cutting(Settings):
+    """How the action `cut` takes a match out of a document: GPT-3's rule (2005.14165, appendix C), but the pieces stay one document."""
+
+    margin: int = Field(default=200, ge=0, description="characters that go with a match on both sides, up to the end of a word")
+    shortest: int = Field(
+        default=200, ge=0, description="characters; a shorter piece between, before or after matches goes too"
+    )
+    pieces: int = Field(default=10, ge=1, description="a document that falls into more pieces is left out whole")
+
+
 class Decontamination(Settings):
     """The `decontamination:` section of a recipe."""
 
@@ -33,9 +43,11 @@ class Decontamination(Settings):
     action: Literal["drop", "cut"] = Field(
         default="drop", description="leave the document out, or cut the matching span out of it"
     )
+    cutting: Cutting = Field(default=Cutting(), description="of the action cut")
     allow_list: Path | None = Field(
         default=None,
-        description="file of exceptions, one a line: a document id, `id<TAB>question_id`, or a common n-gram in words",
+        description="file of exceptions, one a line, relative to the project file: a document id, `id<TAB>question_id`, "
+        "or a common n-gram in words",
     )
     ngram_rule: Literal["gpt3", "llama3"] = Field(
         default="gpt3",
@@ -51,6 +63,15 @@ class Decontamination(Settings):
     def threshold(self) -> float:
         """The chosen method's threshold."""
         return float(getattr(self.thresholds, self.method))
+
+    @property
+    def floor(self) -> float:
+        """The lowest score that is kept as evidence: a lower threshold would find nothing more."""
+        return self.keep_above * self.threshold
+
+    def evidence(self) -> dict[str, Any]:
+        """What the evidence depends on: not what is done about it, and of the allow-list only its phrases."""
+        return self.model_dump(mode="json", exclude={"action", "cutting", "allow_list"})
 
     def using(
         self, method: Method | None = None, threshold: float | None = None, allow_list: Path | None = None

@@ -91,6 +91,21 @@ class Recipe(Settings):
             raise ValueError(f"name {self.name!r}: use letters, digits, - and .")
         return self
 
+    @property
+    def contamination_score(self) -> float:
+        """A match of this score or above counts: the selection's threshold where it names one, else the method's."""
+        named = self.selection.contamination
+        return named.score if named else self.decontamination.threshold
+
+    @model_validator(mode="after")
+    def _evidence_reaches_the_threshold(self) -> "Recipe":
+        if self.contamination_score < (floor := self.decontamination.floor) - 1e-9:
+            raise ValueError(
+                f"selection.contamination.score {self.contamination_score:g}: {self.decontamination.method} keeps no match under "
+                f"{floor:g}; lower decontamination.keep_above (now {self.decontamination.keep_above:g})"
+            )
+        return self
+
     @model_validator(mode="after")
     def _phases_end_with_stages(self) -> "Recipe":
         stages = [stage.name for stage in self.mixture.stages]

@@ -1,14 +1,18 @@
 """Every kind of rater through its assets, on a tiny project: a scripted teacher, the fake encoder, models of a few weights."""
 
+import json
+import sys
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 import yaml
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.project import project as projects
+from midtrain_dagster.rate.fasttext import FastText
 from resources.lake import Lake
 
 SCRIPT = {
@@ -25,18 +29,27 @@ RATERS = [
     {"name": "style", "kind": "qurater", "criterion": "writing_style", "pairs": 300, "training": HEAD},
     {"name": "near_code", "kind": "dsir", "min_words": 5, **SIDES},
     {"name": "surprise", "kind": "perplexity", "model": "models/language", "max_tokens": 32},
+    {"name": "published", "kind": "edu", "model": "models/published", "max_tokens": 32},
     {"name": "toxic", "kind": "classifier", "model": "models/classifier", "max_tokens": 32},
+]
+LEARNT = {"target": "source = 'code'", "runs": 10, "documents": 60, "held_out": 4, "vocabulary": 300, "sequence_length": 32}
+COORDINATED = [
+    {"name": "together", "kind": "bucket_maximum", "raters": ["codelike", "near_code"], "buckets": 4},
+    {"name": "both", "kind": "intersection", "at_least": {"codelike": 0.5, "near_code": 0.0}},
+    {"name": "weighed", "kind": "weighted_sum", "over": ["codelike", "edu"], "learnt": {**LEARNT, "hidden": 16, "layers": 1}},
 ]
 NAMES = ["codelike", *(str(rater["name"]) for rater in RATERS)]
 KEYS = [
     *(f"{stage}/{source}" for stage in ("raw_documents", "clean_documents") for source in ("prose", "code")),
     *("rater/codelike", "rater/edu", "rater/style"),
     *("document_ratings/prose", "document_ratings/code", "rating_report"),
+    *("rater_weights/weighed", "coordinated_ratings", "duplicate_clusters", "benchmark_questions"),
+    *("contamination_matches/prose", "contamination_matches/code", "selected_documents/picky"),
 ]
 
 
 def save_models(root: Path) -> None:
-    """A language model and a classifier over four words, with random weights."""
+    """A language model, a classifier, and a regression as FineWeb-Edu's is laid out, over four words, with random weights."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -53,24 +66,32 @@ def save_models(root: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]")
     sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=4, max_position_embeddings=32, **sizes)).save_pretrained(root / "language")
-    bert = BertConfig(vocab_size=4, max_position_embeddings=32, num_labels=2, **sizes)
-    BertForSequenceClassification(bert).save_pretrained(root / "classifier")
-    for name in ("language", "classifier"):
+    for name, labels in (("classifier", 2), ("published", 1)):
+        bert = BertConfig(vocab_size=4, max_position_embeddings=32, num_labels=labels, **sizes)
+        BertForSequenceClassification(bert).save_pretrained(root / name)
+    for name in ("language", "classifier", "published"):
         tokenizer.save_pretrained(root / name)
 
 
-def materialized(file: Path) -> dg.ExecuteInProcessResult:
+def materialized(file: Path, keys: list[str] = KEYS, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
     definitions = composed.definitions(projects.load(file), file.parent)
     job = definitions.resolve_implicit_global_asset_job_def()
     with dg.instance_for_test() as instance:
-        return job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(key.split("/")) for key in KEYS])
+        chosen = [dg.AssetKey(key.split("/")) for key in keys]
+        return job.execute_in_process(instance=instance, asset_selection=chosen, raise_on_error=raise_on_error)
 
 
-@pytest.fixture
-def rated(project: Path) -> tuple[Path, Lake, dg.ExecuteInProcessResult]:
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, dg.ExecuteInProcessResult]:
+    small = next(module for module in sys.modules.values() if hasattr(module, "write_project"))
+    project: Path = small.write_project(tmp_path_factory.mktemp("rated"))
     save_models(project.parent / "models")
     values = yaml.safe_load(project.read_text())
     values["raters"] += RATERS
+    values |= {"coordinated": COORDINATED, "generators": [], "recipes": ["picky.yaml"]}
+    recipe = yaml.safe_load((Path(composed.__file__).parent / "recipes" / "smoke.yaml").read_text())
+    recipe |= {"name": "picky", "selection": {"ratings": {"together": {"at_least": 3}}}}
+    (project.parent / "picky.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     values["teacher"]["script"] = SCRIPT | values["teacher"]["script"]
     project.write_text(yaml.safe_dump(values, sort_keys=False))
     result = materialized(project)
@@ -99,3 +120,83 @@ def test_every_rater_rates_through_its_asset_and_none_twice(rated: tuple[Path, L
         event.step_materialization_data.materialization.metadata["up to date"].value
         for event in again.get_asset_materialization_events()
     )
+
+
+def test_a_rating_that_was_cut_short_goes_on_where_it_stopped(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = yaml.safe_load(project.read_text()) | {"compute": {"shard": 7, "workers": 1}, "generators": []}
+    project.write_text(yaml.safe_dump(values, sort_keys=False))
+    before = [f"{stage}/{source}" for stage in ("raw_documents", "clean_documents") for source in ("prose", "code")]
+    materialized(project, [*before, "rater/codelike"])
+    seen: list[str] = []
+    plain = FastText.score
+
+    def counted(rater: FastText, documents: pl.DataFrame) -> np.ndarray:
+        if len(seen) >= 20 and failing:
+            raise RuntimeError("the machine went away")
+        seen.extend(documents["id"])
+        return plain(rater, documents)
+
+    monkeypatch.setattr(FastText, "score", counted)
+    failing = True
+    assert not materialized(project, ["document_ratings/prose"], raise_on_error=False).success
+    assert len(seen) == 21  # three shards of seven
+    failing = False
+    assert materialized(project, ["document_ratings/prose"]).success
+    lake = Lake(project.parent, "lake")
+    ratings = lake.tables.read("document_ratings", "prose")
+    assert ratings["codelike"].null_count() == 0
+    assert sorted(seen) == sorted(ratings["id"])  # each once
+    assert not list(lake.cache_path("ratings").rglob("*.parquet"))
+
+
+def test_conditions_name_a_coordinated_score(rated: tuple[Path, Lake, dg.ExecuteInProcessResult]) -> None:
+    _, lake, _ = rated
+    scores = lake.tables.read("coordinated_ratings")
+    assert len(scores) == len(lake.tables.read("document_ratings"))
+    assert set(scores["both"]) == {0.0, 1.0}
+    assert scores.group_by("source").agg(pl.col("both").mean()).sort("source")["both"].to_list() == [1.0, 0.0]
+    chosen = lake.tables.read("selected_documents/picky").join(scores.drop("source", "text_hash"), on="id")
+    assert chosen.filter(
+        pl.col("reason").is_null() | pl.col("reason").is_in(["rate.together", "held out", "contamination"])
+    ).height
+    assert chosen.filter(pl.col("kept") & (pl.col("together") < 3)).is_empty()
+    assert (chosen.filter(reason="rate.together")["together"] < 3).all()
+    assert {True, False} == set(chosen["kept"])
+    record = lake.tables.record("selected_documents/picky", "selected_documents/picky")
+    assert record is not None
+    assert record.reads["coordinated_ratings"] == lake.tables.version("coordinated_ratings")
+
+
+def test_weights_are_learnt_from_proxy_runs(rated: tuple[Path, Lake, dg.ExecuteInProcessResult]) -> None:
+    _, lake, _ = rated
+    learnt = lake.artifacts.current("rater_weights/weighed")
+    runs = pl.read_parquet(learnt.path / "runs.parquet")
+    assert len(runs) == 10
+    assert runs["loss"].n_unique() > 1
+    assert (runs["tokens"] > 0).all()
+    assert sum(learnt.about["weights"].values()) == pytest.approx(1)
+    scale = json.loads((lake.artifacts.current("coordination/weighed").path / "scale.json").read_text())
+    assert scale["weights"] == learnt.about["weights"]
+    ratings = lake.tables.read("document_ratings").join(lake.tables.read("coordinated_ratings"), on="id")
+    terms = [
+        weight * (pl.col(name).cast(pl.Float64) - scale["moments"][name][0]) / scale["moments"][name][1]
+        for name, weight in scale["weights"].items()
+    ]
+    assert ratings.select((pl.sum_horizontal(terms) - pl.col("weighed")).abs().max()).item() < 1e-6
+
+
+def test_more_documents_leave_the_others_scores_alone(rated: tuple[Path, Lake, dg.ExecuteInProcessResult]) -> None:
+    """Runs last: it changes the project."""
+    project, lake, _ = rated
+    before = lake.tables.read("coordinated_ratings")
+    scale = lake.artifacts.current("coordination/together").fingerprint
+    with (project.parent / "prose.jsonl").open("a") as file:
+        for number in range(40):
+            file.write(
+                json.dumps({"id": f"new{number}", "text": f"def made(): return {number}  # the code, again and again"}) + "\n"
+            )
+    assert materialized(project).success
+    after = lake.tables.read("coordinated_ratings")
+    assert len(after) == len(before) + 40
+    assert after.join(before.select("id"), on="id", how="semi").sort("id").equals(before.sort("id"))
+    assert lake.artifacts.current("coordination/together").fingerprint == scale

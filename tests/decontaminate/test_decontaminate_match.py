@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midtrain_dagster.decontaminate.decide import cut, decide
+from midtrain_dagster.decontaminate.decide import decide
 from midtrain_dagster.decontaminate.index import build, new_questions
 from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match, rescan
 from midtrain_dagster.decontaminate.questions import QUESTIONS_SCHEMA
@@ -163,13 +163,6 @@ def test_allow_list_undoes_document_pair_and_phrase(tmp_path):
         assert _flagged([FERRY], "phi4", allow_list=path) == [expected]
     with pytest.raises(MidtrainError, match="nowhere"):
         _flagged([FERRY], allow_list=tmp_path / "nowhere")
-
-
-def test_cut_removes_the_span_and_leaves_the_rest():
-    docs = _documents(f"Before it. {FERRY} After it.", FILLER)
-    choice = Decontamination(action="cut")
-    left = cut(docs, match(docs, build(QUESTIONS)), choice)
-    assert left.rows() == [("d0", "Before it. ? After it.")]
 
 
 def test_rescan_finds_verbatim_questions_only():

@@ -33,9 +33,9 @@ def left_out(funnel: pl.DataFrame) -> Section:
     return Section("left_out", "What was left out, and why", {"rows": rows})
 
 
-def contamination(table: pl.DataFrame, settings: Decontamination) -> Section:
+def contamination(table: pl.DataFrame, settings: Decontamination, threshold: float) -> Section:
     """benchmark, found_in, questions, questions_touched, documents, best_score."""
-    values = {"rows": table.to_dicts(), "threshold": settings.threshold, "method": settings.method}
+    values = {"rows": table.to_dicts(), "threshold": threshold, "method": settings.method, "action": settings.action}
     return Section("contamination", "Benchmark questions in the collected text", values)
 
 

@@ -1,0 +1,201 @@
+"""What a recipe does about contamination, through its assets: leave out, cut out, take back; and the last look before training."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+
+from assets.decontaminate import decoded, gathering
+from midtrain_dagster import definitions as composed
+from midtrain_dagster.documents import text_hash
+from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project import project as projects
+from midtrain_dagster.recipes.recipe import Recipe
+from midtrain_dagster.sequences import Sequences
+from resources.lake import Lake
+
+ROOT = Path(__file__).parents[2]
+PACKED = "packed_sequences/mine"
+MADE_FROM_PACKED = {"training_plan/mine", "midtrained_checkpoint/mine", "midtrained_evaluation/mine", "evaluation_report/mine"}
+
+
+def small() -> Any:
+    spec = importlib.util.spec_from_file_location("small_project", ROOT / "tests" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SMALL = small()
+SMOKE = yaml.safe_load((ROOT / "midtrain_dagster" / "recipes" / "smoke.yaml").read_text())
+QUESTION = SMALL.QUESTIONS[0]["question"]
+BEFORE, AFTER = (" ".join(SMALL.prose(n) for n in numbers) for numbers in ((501, 502), (503, 504)))
+
+
+class Made:
+    """One run of some assets, and of their checks, under a recipe with these settings."""
+
+    def __init__(self, root: Path, instance: dg.DagsterInstance, last: str, **settings: Any):
+        recipe = {**SMOKE, "name": "mine", "mixture": {"method": "natural", "component_column": "domain"}, **settings}
+        (root / "mine.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        definitions = composed.definitions(projects.load(root / "midtrain.yaml"), root)
+        chosen = dg.AssetSelection.keys(last.split("/")).upstream()
+        job = dg.Definitions(
+            assets=definitions.assets,
+            asset_checks=definitions.asset_checks,
+            resources=definitions.resources,
+            jobs=[dg.define_asset_job("some", selection=chosen)],
+        ).resolve_job_def("some")
+        self.result = job.execute_in_process(instance=instance, raise_on_error=False)
+        self.made = {
+            event.asset_key.to_user_string(): {k: v.value for k, v in event.materialization.metadata.items()}
+            for event in self.result.get_asset_materialization_events()
+            if event.asset_key
+        }
+        self.checks = {check.check_name: check for check in self.result.get_asset_check_evaluations()}
+        self.lake = Lake(root, "lake")
+
+    def failures(self) -> dict[str, str]:
+        events = [e for e in self.result.all_events if e.event_type_value == "STEP_FAILURE"]
+        return {e.step_key: (e.step_failure_data.error.cause or e.step_failure_data.error).message for e in events}
+
+    def fate(self, identifier: str) -> dict[str, Any]:
+        return dict(self.lake.tables.read("selected_documents/mine").filter(id=identifier).row(0, named=True))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The small project without generator and rater, and with a page that holds a question in its middle."""
+    file = SMALL.write_project(tmp_path)
+    with (tmp_path / "prose.jsonl").open("a") as lines:
+        lines.write(json.dumps({"id": "page", "text": f"{BEFORE}\n\n{QUESTION}\n\n{AFTER}"}) + "\n")
+    values = yaml.safe_load(file.read_text()) | {"generators": [], "raters": [], "recipes": ["mine.yaml"]}
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    return tmp_path
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Any:
+    (tmp_path / "dagster").mkdir()
+    with dg.instance_for_test(temp_dir=str(tmp_path / "dagster")) as found:
+        yield found
+
+
+def page(lake: Lake) -> dict[str, Any]:
+    rows = lake.tables.scan("clean_documents").filter(pl.col("text").str.starts_with(BEFORE)).collect()
+    return dict(rows.row(0, named=True))
+
+
+def trained_texts(lake: Lake) -> pl.DataFrame:
+    packed, base = lake.artifacts.current(PACKED), lake.artifacts.current("base_checkpoint/mine")
+    return decoded(Sequences.open(packed.path / "train"), base.path / "model")
+
+
+def test_an_allow_list_takes_back_a_decision_and_not_its_evidence(root: Path, instance: dg.DagsterInstance) -> None:
+    last = "selected_documents/mine"
+    first = Made(root, instance, last)
+    assert first.failures() == {}
+    held = page(first.lake)["id"]
+    assert first.fate(held)["reason"] == "contamination"
+    matches = first.lake.tables.read("contamination_matches").filter(id=held).sort("question_id")
+    pairs = [f"{held}\t{question}" for question in matches["question_id"].unique(maintain_order=True)]
+    evidence = first.lake.tables.version("contamination_matches")
+
+    (root / "allowed.txt").write_text("\n".join(["# not a copy", *pairs]))
+    allowing = {"decontamination": {"allow_list": "allowed.txt"}}
+    second = Made(root, instance, last, **allowing)
+    assert second.fate(held)["kept"]
+    assert second.lake.tables.version("contamination_matches") == evidence
+    record = second.lake.tables.record(last, last)
+    assert record is not None
+    assert record.about["allow-list"] == pairs
+
+    (root / "allowed.txt").write_text("another-document\n")  # the same path, other content
+    third = Made(root, instance, last, **allowing)
+    assert third.fate(held)["reason"] == "contamination"
+    assert third.lake.tables.version("contamination_matches") == evidence
+    assert third.made[last]["up to date"] is False
+    assert Made(root, instance, last, **allowing).made[last]["up to date"] is True
+
+
+def test_a_question_is_cut_out_of_the_packed_text_and_accounted_for(root: Path, instance: dg.DagsterInstance) -> None:
+    cutting = {"action": "cut", "cutting": {"margin": 20, "shortest": 100}}
+    made = Made(root, instance, PACKED, decontamination=cutting)
+    assert made.failures() == {}
+    before = page(made.lake)
+    assert made.fate(before["id"])["kept"]
+    account = made.lake.tables.read("cut_spans/mine")
+    account = account.filter(id=before["id"])
+    gone = before["text"][account["start"][0] : account["end"][0]]
+    assert QUESTION.rstrip("?") in gone
+    assert (account["reason"][0], account["benchmark"][0]) == ("contamination", "gardener_test")
+    packed = made.lake.artifacts.current(PACKED).path / "train" / "documents.parquet"
+    assert pl.read_parquet(packed).filter(id=before["id"])["text_hash"][0] == account["left_hash"][0]
+    read = trained_texts(made.lake).filter(id=before["id"])["text"][0].removesuffix("<|endoftext|>")
+    assert text_hash(read) == account["left_hash"][0]
+    assert BEFORE[:100] in read
+    assert AFTER[-100:] in read
+    assert "tulips" not in read
+    assert made.fate(before["id"])["characters"] == len(read)
+    assert made.checks["no_benchmark_question_left"].passed
+    assert made.checks["no_benchmark_question_left"].metadata["questions looked for"].value == 3
+
+    dropped = Made(root, instance, PACKED)
+    assert dropped.fate(before["id"])["reason"] == "contamination"
+    assert dropped.lake.tables.read("cut_spans/mine").is_empty()
+    assert "tulips" not in " ".join(trained_texts(dropped.lake)["text"])
+
+
+def test_a_document_of_which_too_little_is_left_is_left_out(root: Path, instance: dg.DagsterInstance) -> None:
+    made = Made(root, instance, "selected_documents/mine", decontamination={"action": "cut", "cutting": {"margin": 5000}})
+    assert made.fate(page(made.lake)["id"])["reason"] == "contamination"
+    assert made.lake.tables.read("cut_spans/mine").is_empty()
+
+
+def test_a_planted_question_fails_the_last_check_and_nothing_is_trained_on_it(root: Path, instance: dg.DagsterInstance) -> None:
+    """The threshold is out of reach, so selection lets the question through; the packed sequences are looked at all the same."""
+    blind = {"selection": {"contamination": {"score": 1.5}}}
+    made = Made(root, instance, "evaluation_report/mine", **blind)
+    assert not made.result.success
+    held = page(made.lake)["id"]
+    assert made.fate(held)["kept"]
+    check = made.checks["no_benchmark_question_left"]
+    assert not check.passed
+    assert check.metadata["questions found"].value >= 1
+    assert held in check.metadata["found"].value
+    assert not MADE_FROM_PACKED & set(made.made)
+    assert PACKED in made.made
+
+    leaks = made.lake.tables.scan("clean_documents").filter(pl.col("text").str.contains("tulips")).collect()
+    (root / "allowed.txt").write_text("".join(f"{identifier}\n" for identifier in leaks["id"]))
+    allowed = Made(root, instance, PACKED, decontamination={"allow_list": "allowed.txt"}, **blind)
+    assert allowed.checks["no_benchmark_question_left"].passed
+    clean = Made(root, instance, PACKED)
+    assert clean.checks["no_benchmark_question_left"].passed
+    assert clean.checks["no_benchmark_question_left"].metadata["documents scanned"].value > 20
+
+
+def test_recipes_that_cannot_share_their_evidence_are_refused() -> None:
+    """A second recipe with another method would find no match of its own, and train on everything."""
+    first, loose = (
+        Recipe.check({**SMOKE, "name": n, "decontamination": d}, n) for n, d in (("one", {}), ("two", {"method": "ngram"}))
+    )
+    with pytest.raises(MidtrainError, match=r"recipes one and two cannot share .* by cascade, the other by ngram"):
+        gathering([first, loose])
+    deep = {"name": "deep", "selection": {"contamination": {"score": 0.2}}, "decontamination": {"keep_above": 0.1}}
+    lower = Recipe.check({**SMOKE, **deep}, "deep")
+    with pytest.raises(MidtrainError, match=r"keeps no match under 0\.3, the other's threshold is 0\.2"):
+        gathering([first, lower])
+    assert gathering([lower, first]) == lower.decontamination
+
+
+def test_a_threshold_under_the_evidence_is_refused() -> None:
+    with pytest.raises(MidtrainError, match=r"keeps no match under 0\.3; lower decontamination\.keep_above"):
+        Recipe.check({**SMOKE, "selection": {"contamination": {"score": 0.2}}}, "deep")
