@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
         change: Annotated[list[str] | None, typer.Option("--set", help="rate.edu>=2.5, contamination.score=0.3, …")] = None,
         signals: Annotated[Paths | None, typer.Option(help="Parquet of quality signals.")] = None,
         ratings: Annotated[Paths | None, typer.Option(help="Parquet of ratings.")] = None,
+        coordinated: Annotated[Paths | None, typer.Option(help="Parquet of coordinated ratings, beside --ratings.")] = None,
         clusters: Annotated[Paths | None, typer.Option(help="Parquet of duplicate clusters.")] = None,
         matches: Annotated[Paths | None, typer.Option(help="Parquet of contamination matches.")] = None,
         rulesets: Annotated[
@@ -56,6 +57,8 @@ def register(app: typer.Typer) -> None:
             for name, paths in {"documents": documents, **relations}.items():
                 if paths:
                     _view(con, name, paths)
+            if coordinated:
+                _beside_ratings(con, coordinated, bool(ratings))
             if dry_run or out is None:
                 counted = summed(con, build(con, chosen, seed, rules))
                 check_complete(con, int(counted["documents"].sum()))
@@ -136,6 +139,19 @@ def _view(con: "duckdb.DuckDBPyConnection", name: str, paths: Paths) -> None:
     if name == "matches" and "id" not in columns and "document_id" in columns:
         taken = "* RENAME (document_id AS id)"
     con.execute(f"CREATE VIEW {name} AS SELECT {taken} FROM {scan}")
+
+
+def _beside_ratings(con: "duckdb.DuckDBPyConnection", paths: Paths, rated: bool) -> None:
+    """Coordinated ratings become columns of the ratings."""
+    from midtrain_dagster.errors import MidtrainError
+
+    if not rated:
+        raise MidtrainError("--coordinated: name the ratings that these belong to with --ratings")
+    _view(con, "coordinated", paths)
+    columns = [row[0] for row in con.execute("DESCRIBE coordinated").fetchall()]
+    own = ", ".join(f'c."{name}"' for name in columns if name not in ("id", "text_hash", "source"))
+    con.execute("ALTER VIEW ratings RENAME TO rated")
+    con.execute(f"CREATE VIEW ratings AS SELECT r.*, {own} FROM rated r LEFT JOIN coordinated c USING (id, text_hash)")
 
 
 def _totals(counted: "pl.DataFrame") -> dict[str, Any]:

@@ -182,6 +182,18 @@ def test_a_planted_question_fails_the_last_check_and_nothing_is_trained_on_it(ro
     assert clean.checks["no_benchmark_question_left"].metadata["documents scanned"].value > 20
 
 
+def test_the_report_shows_what_a_threshold_would_take(root: Path, instance: dg.DagsterInstance) -> None:
+    made = Made(root, instance, "contamination_report")
+    assert made.failures() == {}
+    said = made.made["contamination_report"]
+    assert "| gardener_test | 3 | prose |" in said["by benchmark and source"]
+    assert "| gardener_test | prose | verbatim | 1 | 2 | 1 |" in said["by evidence"]
+    assert "| 1 | True | 2 | 1 | 2 | 2 |" in said["by level of score"]
+    assert "| mine | cascade | 0.5 | drop | 2 | 0 |" in said["what recipes do"]
+    assert f"**{QUESTION[:40]}" in said["pairs at 1.0"]
+    assert page(made.lake)["id"] in said["pairs at 1.0"]
+
+
 def test_recipes_that_cannot_share_their_evidence_are_refused() -> None:
     """A second recipe with another method would find no match of its own, and train on everything."""
     first, loose = (

@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, cuts, joined, moved, pieces, removed, without
@@ -72,6 +72,7 @@ def test_marks_of_prompts_move_with_the_text():
     assert [text[a:b] for a, b in told["prompt_characters"]] == ["ask ", " me"]
 
 
+@settings(deadline=None)
 @given(
     text=st.text(alphabet="ab \n漢ﷺ", max_size=400),
     spans=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 40)), max_size=6),

@@ -60,6 +60,7 @@ def test_a_documents_score_is_its_own_affair(name, some, seed):
     assert score(kind, scale, beside).head(len(some)).equals(whole[some])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=30))
 def test_a_higher_score_never_ranks_lower(values):
     frame = ratings()

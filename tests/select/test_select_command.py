@@ -70,3 +70,15 @@ def test_the_command_writes_every_row_and_a_dry_run_nothing(files):
 def test_a_selection_must_be_named(files):
     found = invoke("--documents", files / "documents.parquet", "--dry-run")
     assert isinstance(found.exception, MidtrainError)
+
+
+def test_a_coordinated_score_stands_beside_the_ratings(files):
+    pl.DataFrame(
+        {"id": ["a", "b", "c"], "text_hash": ["1", "2", "3"], "source": "s", "together": [9.0, 1.0, 9.0]}
+    ).write_parquet(files / "c.parquet")
+    common = ("--documents", files / "documents.parquet", "--selection", files / "empty.yaml", "--dry-run")
+    (files / "empty.yaml").write_text("{}")
+    both = (*common, "--coordinated", files / "c.parquet", "--set", "rate.together>=5", "--set", "rate.edu<=2")
+    found = json.loads(invoke(*both, "--ratings", files / "r.parquet").stdout)
+    assert (found["kept"], found["left_out"]) == (1, 2)
+    assert "--ratings" in str(invoke(*both).exception)
