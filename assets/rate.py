@@ -19,7 +19,7 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.project.raters import DsirRater, EduRater, Examples, FastTextRater, QuRater
 from midtrain_dagster.project.raters import Rater as RaterSettings
-from midtrain_dagster.rate import fasttext
+from midtrain_dagster.rate import dsir, fasttext
 from midtrain_dagster.rate.journal import Journal
 from midtrain_dagster.rate.make import make
 from midtrain_dagster.rate.rate import Rater, merged, rate, unrated
@@ -39,11 +39,12 @@ GROUP: Final = "rate"
 ASIDE: Final = ("coordinate", "coordinated", "journal")
 CODE: Final = code_version(*(f"rate.{m.name}" for m in iter_modules(midtrain_dagster.rate.__path__) if m.name not in ASIDE))
 TABLE = "document_ratings"
+LEARNT = {"edu": "head.safetensors", "qurater": "head.safetensors", "dsir": "weights.npy"}  # file of what a kind has learnt
 
 
 def learns(rater: RaterSettings) -> bool:
     """Whether a rater is trained on the project's documents."""
-    return isinstance(rater, QuRater) or (isinstance(rater, FastTextRater | EduRater) and rater.model is None)
+    return isinstance(rater, QuRater | DsirRater) or (isinstance(rater, FastTextRater | EduRater) and rater.model is None)
 
 
 def taught(rater: EduRater | QuRater, project: Project) -> dg.AssetsDefinition:
@@ -137,6 +138,35 @@ def trained(rater: FastTextRater, project: Project) -> dg.AssetsDefinition:
     return asset
 
 
+def weighted(rater: DsirRater, project: Project) -> dg.AssetsDefinition:
+    """DSIR's importance weights. Fitted once for its settings, as `trained`: a growing `raw` would rate every document anew."""
+
+    @dg.asset(
+        key=["rater", rater.name],
+        deps=[["clean_documents", source.name] for source in project.sources],
+        group_name=GROUP,
+        kinds={"numpy"},
+        owners=OWNERS,
+        code_version=CODE,
+        description=f"Importance weights `{rater.name}` of hashed n-grams: target against raw (DSIR). Kept until its settings change.",
+    )
+    @measured
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        mark = fingerprint(CODE, rater.model_dump(mode="json"))
+
+        def work(out: Path) -> tuple[str, dict[str, Any]]:
+            target, raw = (examples(side, lake, 0) for side in (rater.target, rater.raw))
+            found = dsir.fit(rater.name, target, raw, rater.buckets, rater.min_words)
+            found.save(out / "weights.npy")
+            return found.version, {"target documents": len(target), "raw documents": len(raw)}
+
+        read = {"clean_documents": lake.tables.version("clean_documents")}
+        artifact, made = lake.artifacts.build(f"rater/{rater.name}", mark, work, read)
+        return of_artifact(context, artifact, made, {})
+
+    return asset
+
+
 def examples(side: Examples, lake: Lake, seed: int) -> list[str]:
     """Texts of the documents that a condition names, at most so many, chosen by hash of seed and id."""
     if side.condition is None:
@@ -194,8 +224,8 @@ def opened(project: Project, lake: Lake, embedder: Embedder, gpu: Gpu) -> list[R
             )
             found.append(fasttext.FastText(rater.name, model, rater.label))
         else:
-            head = lake.artifacts.current(f"rater/{rater.name}").path / "head.safetensors" if learns(rater) else None
-            found.append(make(located(rater, lake.root), lambda side: examples(side, lake, 0), embedder, head, device))
+            learnt = lake.artifacts.current(f"rater/{rater.name}").path / LEARNT[rater.kind] if learns(rater) else None
+            found.append(make(located(rater, lake.root), None, embedder, learnt, device))
     return found
 
 
@@ -316,8 +346,9 @@ def assets(project: Project, method: str) -> list[dg.AssetsDefinition]:
         return []
     models = [trained(rater, project) for rater in project.raters if isinstance(rater, FastTextRater) and learns(rater)]
     heads = [taught(rater, project) for rater in project.raters if isinstance(rater, EduRater | QuRater) and learns(rater)]
+    weights = [weighted(rater, project) for rater in project.raters if isinstance(rater, DsirRater)]
     ratings = [document_ratings(source, project, method) for source in project.document_sources]
-    return [*models, *heads, *ratings]
+    return [*models, *heads, *weights, *ratings]
 
 
 def checks(project: Project) -> list[dg.AssetChecksDefinition]:

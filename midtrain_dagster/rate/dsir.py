@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,16 +22,21 @@ SMOOTHING = 1e-8  # added to a probability before its logarithm
 class Dsir:
     """Rates with the log importance weight Σ_b count_b · (log p_target(b) − log p_raw(b)) over hash buckets b."""
 
-    def __init__(self, name: str, target: np.ndarray, raw: np.ndarray, min_words: int = 100):
-        """`target` and `raw` are counts per bucket, of equal shape (see `counts`).
+    def __init__(self, name: str, weights: np.ndarray, min_words: int = 100):
+        """`weights` are the log ratios, float64 of shape (buckets,) (see `fit`)."""
+        self.name, self.min_words, self.weights = name, min_words, weights
+        self.version = blake2b(weights.tobytes() + str(min_words).encode(), digest_size=8).hexdigest()
 
-        Raises MidtrainError when one of them counted nothing.
-        """
-        if target.sum() == 0 or raw.sum() == 0:
-            raise MidtrainError("DSIR: the target or the raw texts hold no words")
-        self.name, self.min_words = name, min_words
-        self._weights = np.log(target / target.sum() + SMOOTHING) - np.log(raw / raw.sum() + SMOOTHING)
-        self.version = blake2b(self._weights.tobytes() + str(min_words).encode(), digest_size=8).hexdigest()
+    def save(self, path: Path) -> None:
+        """Write the weights."""
+        np.save(path, self.weights, allow_pickle=False)
+
+    @classmethod
+    def load(cls, name: str, path: Path, min_words: int = 100) -> "Dsir":
+        """Read what `save` wrote."""
+        if not path.is_file():
+            raise MidtrainError(f"{path}: there are no such importance weights; fit them first")
+        return cls(name, np.load(path, allow_pickle=False), min_words)
 
     def score(self, documents: pl.DataFrame) -> np.ndarray:
         """Log weights, float32 of shape (n,); NaN under `min_words` words, where the weight is mostly noise."""
@@ -38,13 +44,17 @@ class Dsir:
         for row, text in enumerate(documents["text"].to_list()):
             words = tokenized(text)
             if len(words) >= self.min_words:
-                scores[row] = self._weights[hashed(words, len(self._weights))].sum()
+                scores[row] = self.weights[hashed(words, len(self.weights))].sum()
         return scores
 
 
 def fit(name: str, target: Iterable[str], raw: Iterable[str], buckets: int = 10_000, min_words: int = 100) -> Dsir:
-    """A rater that pulls towards `target` and away from `raw`."""
-    return Dsir(name, counts(target, buckets), counts(raw, buckets), min_words)
+    """A rater that pulls towards `target` and away from `raw`. Raises MidtrainError when one of them holds no words."""
+    sides = [counts(texts, buckets) for texts in (target, raw)]
+    if any(side.sum() == 0 for side in sides):
+        raise MidtrainError("DSIR: the target or the raw texts hold no words")
+    one, other = (np.log(side / side.sum() + SMOOTHING) for side in sides)
+    return Dsir(name, one - other, min_words)
 
 
 def counts(texts: Iterable[str], buckets: int) -> np.ndarray:

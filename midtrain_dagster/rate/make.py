@@ -20,10 +20,10 @@ def make(
     trained: Path | None = None,
     device: str = "cpu",
 ) -> Rater:
-    """The rater that an entry describes. `trained` is the file of what was learnt for it: a fastText model or a head.
+    """The rater that an entry describes. `trained` is the file of what was learnt for it: a fastText model, importance weights, a head.
 
-    `texts` is needed by DSIR, `encoder` and `trained` by QuRating and by an educational head of one's own. Raises MidtrainError
-    when one that is needed was not given.
+    DSIR needs `texts` where it has no `trained`; QuRating and an educational head of one's own need `encoder` and `trained`.
+    Raises MidtrainError when one that is needed was not given.
     """
     if isinstance(rater, FastTextRater):
         from midtrain_dagster.rate.fasttext import POSITIVE, FastText
@@ -42,7 +42,7 @@ def make(
 
         return Classifier(rater.name, rater.model, rater.label, rater.max_tokens, device)
     if isinstance(rater, DsirRater):
-        return _dsir(rater, texts)
+        return _dsir(rater, texts, trained)
     if isinstance(rater, EduRater) and rater.model is not None:
         from midtrain_dagster.rate.edu import published
 
@@ -52,9 +52,11 @@ def make(
     return HeadRater(rater.name, encoder, Head.load(trained))
 
 
-def _dsir(rater: DsirRater, texts: Texts | None) -> Rater:
-    from midtrain_dagster.rate.dsir import fit
+def _dsir(rater: DsirRater, texts: Texts | None, trained: Path | None) -> Rater:
+    from midtrain_dagster.rate.dsir import Dsir, fit
 
+    if trained is not None:
+        return Dsir.load(rater.name, trained, rater.min_words)
     if texts is None:
         raise MidtrainError(f"rater {rater.name}: DSIR needs the texts of its target and of `raw`")
     return fit(rater.name, texts(rater.target), texts(rater.raw), rater.buckets, rater.min_words)

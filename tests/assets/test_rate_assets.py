@@ -41,7 +41,7 @@ COORDINATED = [
 NAMES = ["codelike", *(str(rater["name"]) for rater in RATERS)]
 KEYS = [
     *(f"{stage}/{source}" for stage in ("raw_documents", "clean_documents") for source in ("prose", "code")),
-    *("rater/codelike", "rater/edu", "rater/style"),
+    *("rater/codelike", "rater/edu", "rater/style", "rater/near_code"),
     *("document_ratings/prose", "document_ratings/code", "rating_report"),
     *("rater_weights/weighed", "coordinated_ratings", "duplicate_clusters", "benchmark_questions"),
     *("contamination_matches/prose", "contamination_matches/code", "selected_documents/picky"),

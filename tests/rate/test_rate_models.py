@@ -113,8 +113,10 @@ def test_every_row_comes_in_one_batch_of_its_own_width():
     assert rounded(np.array([123456.7, -0.00123456789, 0, np.nan]))[:3].tolist() == pytest.approx([123460, -0.0012346, 0])
 
 
-def test_dsir_is_the_formula_and_pulls_towards_the_target():
+def test_dsir_is_the_formula_and_pulls_towards_the_target(tmp_path):
     rater = dsir.fit("dsir", ["apple pear", "apple"], ["stone sand"], buckets=10_000, min_words=2)
+    rater.save(tmp_path / "weights.npy")
+    assert dsir.Dsir.load("dsir", tmp_path / "weights.npy", 2).version == rater.version
     target = dsir.counts(["apple pear", "apple"], 10_000)
     assert target.sum() == 4  # apple, pear, apple pear, apple
     scores = rater.score(frame(["apple pear apple", "stone sand", "apple"]))
