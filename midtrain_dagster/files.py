@@ -51,8 +51,18 @@ def read(paths: Iterable[Path], batch_bytes: int | None = None) -> Iterator[Batc
     Columns that a document does not have go to `metadata`; `source` is the file's own column or the file's name.
     """
     for path in find(paths):
-        lines = _parquet_rows(path) if path.name.endswith(".parquet") else _json_rows(path)
-        yield from _batches(path, lines, batch_bytes or BATCH_BYTES)
+        yield from rest(path, 0, batch_bytes or BATCH_BYTES)
+
+
+def rest(path: Path, after: int, batch_bytes: int) -> Iterator[Batch]:
+    """As `read`, of one file from behind its first `after` lines or rows on."""
+    rows = _parquet_rows(path, after) if path.name.endswith(".parquet") else _json_rows(path, after)
+    yield from _batches(path, rows, batch_bytes)
+
+
+def of_lines(path: Path, file: BinaryIO, after: int, batch_bytes: int) -> Iterator[Batch]:
+    """As `read`, of lines of JSON that stand in `path` behind its first `after` lines."""
+    yield from _batches(path, _json_lines(path, file, after), batch_bytes)
 
 
 def _batches(path: Path, rows: Iterator[tuple[str, Any]], batch_bytes: int) -> Iterator[Batch]:
@@ -149,26 +159,36 @@ def open_binary(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _json_rows(path: Path, after: int) -> Iterator[tuple[str, Any]]:
     """JSON Lines, or one JSON array of at most LONGEST bytes."""
-    number = 0
     try:
-        if path.stat().st_size == 0:
+        empty, file = path.stat().st_size == 0, open_binary(path)
+    except OSError as error:
+        yield f"{path}:1", _broken("truncated file", error)
+        return
+    with file:
+        for _ in range(after):
+            file.readline()
+        if empty:
             yield str(path), _broken("empty file", "no bytes")
-            return
-        with open_binary(path) as file:
-            while line := file.readline(LONGEST + 1):
-                number += 1
-                if len(line) > LONGEST:
-                    while line and not line.endswith(b"\n"):
-                        line = file.readline(1 << 20)
-                    yield f"{path}:{number}", _broken("record too large", f"a line of more than {LONGEST} bytes")
-                elif number == 1 and line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-                    yield from _array(path, line, file)
-                    return
-                elif line.strip():
-                    yield f"{path}:{number}", _value(line)
-    except (EOFError, OSError, zlib.error, _zstd_error()) as error:
+        yield from _json_lines(path, file, after)
+
+
+def _json_lines(path: Path, file: BinaryIO, number: int) -> Iterator[tuple[str, Any]]:
+    """The records of lines of which `number` stood before in the file."""
+    try:
+        while line := file.readline(LONGEST + 1):
+            number += 1
+            if len(line) > LONGEST:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(1 << 20)
+                yield f"{path}:{number}", _broken("record too large", f"a line of more than {LONGEST} bytes")
+            elif number == 1 and line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                yield from _array(path, line, file)
+                return
+            elif line.strip():
+                yield f"{path}:{number}", _value(line)
+    except (EOFError, OSError, zlib.error, zstd_error()) as error:
         yield f"{path}:{number + 1}", _broken("truncated file", error)
 
 
@@ -193,13 +213,14 @@ def _array(path: Path, line: bytes, file: BinaryIO) -> Iterator[tuple[str, Any]]
         yield str(path), found
 
 
-def _zstd_error() -> type[Exception]:
+def zstd_error() -> type[Exception]:
+    """What a damaged .zst file raises."""
     import zstandard
 
     return zstandard.ZstdError
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(path: Path, after: int) -> Iterator[tuple[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -207,7 +228,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
+                skipped = min(len(batch), max(0, after - number))
+                number += skipped
+                for row in batch[skipped:].to_pylist():
                     number += 1
                     yield f"{path}:{number}", row
     except (OSError, ValueError, pyarrow.ArrowException) as error:

@@ -48,6 +48,7 @@ def _run(
     from midtrain_dagster.decontaminate.questions import read_questions
     from midtrain_dagster.documents import REJECTED_SCHEMA
     from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
+    from midtrain_dagster.texts import read_texts
 
     settings = Decontamination().using(_choice(method, METHODS), _share(threshold), allow_list)
     started, cpu = time.monotonic(), time.process_time()
@@ -64,7 +65,7 @@ def _run(
     ):
         for sink, schema in ((matched, MATCHES_SCHEMA), (decided, DECISIONS_SCHEMA), (rejected, REJECTED_SCHEMA)):
             sink.write(_empty(schema))
-        for batch in files.read(sources):
+        for batch in read_texts(sources):
             found = match(batch.documents, index, encoder=encoder, progress=progress)
             decisions = decide(found, settings, batch.documents["id"])
             matched.write(found)

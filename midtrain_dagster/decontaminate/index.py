@@ -23,6 +23,7 @@ POSTINGS_SHARE = 120  # a word in more than one chunk in so many (and in 50) has
 VOTERS = 16  # words of a chunk, the rarest, that vote for it: more would cost more and tell little
 MOST_POSTINGS = 200  # as POSTINGS_SHARE, of whole units
 PRIOR_QUESTIONS, PRIOR_FUNCTION_WORD = 2000, 500  # so that weights mean the same for 10 questions and for 20,000
+KNOWN_SPARE = 4  # bits: of words that no question has, one in 16 to 32 passes for known
 BEGINNING = 3  # words of a short question that must stand in a document before its lines are compared
 SHORT = 14  # words of a question that is looked for as a line of its own
 SHORT_STEM = 24  # words; a shorter question is also looked for together with its options
@@ -119,6 +120,17 @@ class Index:
     def bags(self) -> Bags:
         """Postings of rare words."""
         return _bags(self)
+
+    @cached_property
+    def known_words(self) -> np.ndarray:
+        """Bitmap (uint8) of the words of all units, by their lowest bits: what no question says ends every n-gram."""
+        from midtrain_dagster.decontaminate.scan_kernels import mark_words
+
+        words = np.unique(self.units.words)
+        bits = max(10, len(words).bit_length() + KNOWN_SPARE)
+        bitmap = np.zeros(1 << (bits - 3), np.uint8)
+        mark_words(words, bits, bitmap)
+        return bitmap
 
     @cached_property
     def beginnings(self) -> Table:

@@ -15,6 +15,7 @@ from midtrain_dagster.decontaminate.resemblance import resemblances
 from midtrain_dagster.decontaminate.shortlist import Shortlist, with_anything, with_ngrams
 from midtrain_dagster.decontaminate.whole import same_examples, short_lines
 from midtrain_dagster.decontaminate.words import Words, split
+from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.decontamination import METHODS, Decontamination, Method
@@ -78,8 +79,8 @@ def match(
 ) -> pl.DataFrame:
     """MATCHES_SCHEMA, sorted by id, question and place: every pair with a score worth keeping.
 
-    A document's matches depend on nothing but itself, the questions and the settings. `documents` has `id`, `text` and,
-    where known, `text_hash`. Raises MidtrainError when the method needs an encoder and none is given.
+    A document's matches depend on nothing but itself, the questions and the settings. `documents` has `id`, `text` and may
+    have `text_hash`. Raises MidtrainError when the method needs an encoder and none is given.
     """
     chosen: Method = method or index.settings.method
     if chosen not in METHODS:
@@ -245,11 +246,16 @@ def _judged(evidence: pl.DataFrame, words: Words, index: Index, judge: Judge, th
     return evidence.with_columns(judged).with_columns(score=pl.when("judged").then(above).otherwise(below))
 
 
+def _hashes(texts: pl.Series, wanted: set[int]) -> pl.Series:
+    """The hashes of some texts; null for the others, which nobody asks for."""
+    return pl.Series([text_hash(text or "") if i in wanted else None for i, text in enumerate(texts)], dtype=pl.String)
+
+
 def _finished(part: pl.DataFrame, words: Words, index: Index, method: Method, evidence: pl.DataFrame) -> pl.DataFrame:
     rows, units = evidence["row"].to_list(), evidence["unit"].to_list()
     question = index.questions[index.unit_question[np.array(units, np.int64)].tolist()]
     spans = [words.characters(r, a, b) for r, a, b in evidence.select("row", "first_word", "end_word").iter_rows()]
-    hashes = part["text_hash"] if "text_hash" in part.columns else pl.Series([None] * len(part), dtype=pl.String)
+    hashes = part["text_hash"] if "text_hash" in part.columns else _hashes(part["text"], set(rows))
     frame = evidence.with_columns(
         part["id"][rows].alias("id"),
         hashes[rows].alias("text_hash"),

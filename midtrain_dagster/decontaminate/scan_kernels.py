@@ -38,57 +38,84 @@ def _known(h, bits, bitmap_bits, keys, values, bitmap):  # type: ignore[no-untyp
 
 
 @numba.njit(nogil=True, cache=True)
-def rows_with_ngrams(data, offsets, classes, folds, plain, n, bits, bitmap_bits, keys, values, bitmap):  # type: ignore[no-untyped-def]
-    """Whether each row has an n-gram of words that is in the table: bool (rows,). A row is left at its first.
+def _words_of(data, i, end, classes, folds, plain, out):  # type: ignore[no-untyped-def]
+    """The hashes of the words in data[i:end], into `out`; returns their count. `plain` as in `rows_with_ngrams`."""
+    count, h, letters = 0, SEED, False
+    while i < end:
+        c = plain[data[i]]
+        while c != 0 and c != 255:
+            h = (h ^ np.uint64(c)) * PRIME
+            letters = True
+            i += 1
+            if i == end:
+                break
+            c = plain[data[i]]
+        if i == end:
+            break
+        kind, code = 0, np.uint32(0)
+        if c == 0:
+            i += 1
+        else:
+            code, i = decoded(data, i, end)
+            kind = classes[code] if code < len(classes) else SINGLE
+            if kind == WORD:
+                h = (h ^ np.uint64(folds[code])) * PRIME
+                letters = True
+                continue
+            if kind == MARK and letters:
+                continue
+        if letters:
+            out[count] = finished(h)
+            count += 1
+            h, letters = SEED, False
+        if kind == SINGLE:
+            out[count] = finished((SEED ^ np.uint64(code)) * PRIME)
+            count += 1
+    if letters:
+        out[count] = finished(h)
+        count += 1
+    return count
 
-    `plain` is the folded byte of each ASCII character of a word, 0 where it separates, 255 beyond ASCII.
+
+@numba.njit(nogil=True, cache=True)
+def mark_words(words, bits, bitmap):  # type: ignore[no-untyped-def]
+    """Set the bit of each word in a bitmap of 2^bits bits."""
+    mask = np.uint64((1 << bits) - 1)
+    for i in range(len(words)):
+        spot = words[i] & mask
+        bitmap[spot >> np.uint64(3)] |= np.uint8(1) << np.uint8(spot & np.uint64(7))
+
+
+@numba.njit(nogil=True, cache=True)
+def rows_with_ngrams(data, offsets, classes, folds, plain, n, vocabulary, bits, bitmap_bits, keys, values, bitmap):  # type: ignore[no-untyped-def]
+    """Whether each row has an n-gram of words that is in the table: bool (rows,).
+
+    `plain` is the folded byte of each ASCII character of a word, 0 where it separates, 255 beyond ASCII. `vocabulary` (a bitmap of all
+    words of the table's n-grams, small enough for the nearest cache) is asked first: only after n of its words in a row is the
+    n-gram looked up. Words are found before n-grams, a row at a time, because a loop without the branches of reading
+    characters waits for several places of the table at once.
     """
     top = np.uint64(1)
     for _ in range(n):
         top *= BASE
-    out = np.zeros(len(offsets) - 1, np.bool_)
-    ring = np.zeros(n, np.uint64)
+    longest = 0
     for row in range(len(offsets) - 1):
-        i, end = offsets[row], offsets[row + 1]
-        h, roll, letters, count, at = SEED, np.uint64(0), False, 0, 0
-        ring[:] = 0
-        while i <= end:
-            kind, code = 0, np.uint32(0)
-            if i < end:
-                c = plain[data[i]]
-                while c != 0 and c != 255:
-                    h = (h ^ np.uint64(c)) * PRIME
-                    letters = True
-                    i += 1
-                    if i == end:
-                        break
-                    c = plain[data[i]]
-            if i == end or data[i] < 0x80:
-                i += 1
-            else:
-                code, i = decoded(data, i, end)
-                kind = classes[code] if code < len(classes) else SINGLE
-                if kind == WORD:
-                    h = (h ^ np.uint64(folds[code])) * PRIME
-                    letters = True
-                    continue
-                if kind == MARK and letters:
-                    continue
-            for turn in range(2):
-                if turn == 0 and letters:
-                    word = finished(h)
-                elif turn == 1 and kind == SINGLE:
-                    word = finished((SEED ^ np.uint64(code)) * PRIME)
-                else:
-                    continue
-                roll = roll * BASE + word - top * ring[at]
-                ring[at] = word
-                at = at + 1 if at + 1 < n else 0
-                count += 1
-                if count >= n and _known(roll, bits, bitmap_bits, keys, values, bitmap) >= 0:
-                    out[row] = True
-            h, letters = SEED, False
-            if out[row]:
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    words = np.zeros(longest + n + 1, np.uint64)  # n zeros before the first word
+    mask = np.uint64(8 * len(vocabulary) - 1)
+    out = np.zeros(len(offsets) - 1, np.bool_)
+    for row in range(len(offsets) - 1):
+        count = _words_of(data, offsets[row], offsets[row + 1], classes, folds, plain, words[n:])
+        roll, known = np.uint64(0), 0
+        for k in range(count):
+            word = words[n + k]
+            roll = roll * BASE + word
+            if k >= n:
+                roll -= top * words[k]
+            spot = word & mask
+            known = (known + 1) * np.int64((vocabulary[spot >> np.uint64(3)] >> (spot & np.uint64(7))) & np.uint8(1))
+            if known >= n and _known(roll, bits, bitmap_bits, keys, values, bitmap) >= 0:
+                out[row] = True
                 break
     return out
 

@@ -23,7 +23,7 @@ class Shortlist(NamedTuple):
 
 def with_ngrams(texts: pl.Series, index: Index, n: int) -> Shortlist:
     """Rows that share at least one n-gram (which is not hot) with a question."""
-    found = _rows(texts, index.seeds(n).table, n)
+    found = _rows(texts, index, index.seeds(n).table, n)
     return Shortlist(np.flatnonzero(found), np.empty((0, 5), np.int32))
 
 
@@ -38,7 +38,7 @@ def with_anything(texts: pl.Series, index: Index, n: int) -> Shortlist:
     voted = votes(
         *buffer(texts), *character_tables(), plain_bytes(), table, postings, bags.chunk_weight, least, share, REACH, SPAN
     )
-    keep = _rows(texts, index.seeds(n).table, n) | _rows(texts, index.beginnings, BEGINNING)
+    keep = _rows(texts, index, index.seeds(n).table, n) | _rows(texts, index, index.beginnings, BEGINNING)
     keep[voted[:, 0]] = True
     keep |= (texts.str.len_bytes() <= BRIEF_BYTES).fill_null(False).to_numpy()
     if index.has_tasks:
@@ -48,7 +48,7 @@ def with_anything(texts: pl.Series, index: Index, n: int) -> Shortlist:
     return Shortlist(rows, voted)
 
 
-def _rows(texts: pl.Series, table: Table, n: int) -> np.ndarray:
+def _rows(texts: pl.Series, index: Index, table: Table, n: int) -> np.ndarray:
     from midtrain_dagster.decontaminate.scan_kernels import rows_with_ngrams
 
     found: np.ndarray = rows_with_ngrams(
@@ -56,6 +56,7 @@ def _rows(texts: pl.Series, table: Table, n: int) -> np.ndarray:
         *character_tables(),
         plain_bytes(),
         n,
+        index.known_words,
         table.bits,
         table.bitmap_bits,
         table.keys,

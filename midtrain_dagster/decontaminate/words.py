@@ -93,6 +93,8 @@ def plain_bytes() -> np.ndarray:
 def _fold(character: str) -> int:
     """Lower case without accents: the first letter of the compatibility decomposition, if that is one letter and marks."""
     lower = character.lower()
+    if len(lower) == 1 and not unicodedata.decomposition(lower):
+        return ord(lower[0])
     parts = [c for c in unicodedata.normalize("NFKD", lower) if unicodedata.category(c)[0] != "M"]
     if len(parts) == 1 and ord(parts[0]) < TABLE:
         return ord(parts[0])
