@@ -177,7 +177,9 @@ def missed(ratings: pl.DataFrame, coordinated: str, raters: Sequence[str], top: 
     """
     columns = [coordinated, *raters]
     clean = ratings.select(pl.col(name).cast(pl.Float64).fill_nan(None) for name in columns)
-    tops = clean.select((pl.col(n).rank("min", descending=True) <= top * pl.col(n).count()).fill_null(False) for n in columns)
+    # All of a coordinated score's highest bucket are its best; a rater that says the same of everybody has no best.
+    ranks = {n: pl.col(n).rank("min" if n == coordinated else "average", descending=True) for n in columns}
+    tops = clean.select((ranks[n] <= top * pl.col(n).count()).fill_null(False).alias(n) for n in columns)
     best = tops.filter(coordinated)
     voices = best.select(pl.sum_horizontal(pl.col(name).cast(pl.Int64) for name in raters)).to_series()
     rows = []

@@ -149,6 +149,21 @@ def test_a_rating_that_was_cut_short_goes_on_where_it_stopped(project: Path, mon
     assert not list(lake.cache_path("ratings").rglob("*.parquet"))
 
 
+def test_models_share_the_accelerator_with_no_training(project: Path) -> None:
+    """Only raters that are models belong to the pool of the accelerator."""
+
+    def pool() -> str | None:
+        assets = composed.definitions(projects.load(project), project.parent).assets or []
+        own = [a for a in assets if isinstance(a, dg.AssetsDefinition) and a.key == dg.AssetKey(["document_ratings", "prose"])]
+        return own[0].op.pool
+
+    assert pool() is None
+    values = yaml.safe_load(project.read_text())
+    values["raters"] += [rater for rater in RATERS if rater["kind"] == "perplexity"]
+    project.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert pool() == "gpu"
+
+
 def test_conditions_name_a_coordinated_score(rated: tuple[Path, Lake, dg.ExecuteInProcessResult]) -> None:
     _, lake, _ = rated
     scores = lake.tables.read("coordinated_ratings")

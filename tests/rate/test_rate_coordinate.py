@@ -12,6 +12,7 @@ from midtrain_dagster.rate.coordinate import (
     bucket_maximum,
     intersection,
     learn_weights,
+    missed,
     percentile_buckets,
     rank_aggregate,
     spearman,
@@ -85,3 +86,14 @@ def test_the_report_finds_the_document_that_raters_quarrel_about():
     assert report.samples["id"].to_list() == ["d00"]
     assert report.samples["gap"][0] == pytest.approx(0.95)
     assert report.added.rows() == [("one", 2, 1), ("other", 2, 1)]
+
+
+def test_whose_word_the_coordinated_best_hangs_on():
+    """Of the two best documents one is there by `one` alone, the other by `other` alone; `silent` adds nothing."""
+    one = [float(n) for n in range(18)] + [30.0, 0.5]
+    other = [float(17 - n) for n in range(18)] + [0.5, 30.0]
+    frame = pl.DataFrame({"one": one, "other": other, "silent": [1.0] * 20})
+    frame = frame.with_columns(best=bucket_maximum(frame.select("one", "other"), buckets=20).cast(pl.Float64))
+    found = missed(frame, "best", ["one", "other", "silent"])
+    assert found.select("rater", "best", "only").rows() == [("one", 2, 1), ("other", 2, 1), ("silent", 2, 0)]
+    assert np.isnan(found["spearman"][2])
