@@ -1,5 +1,6 @@
 """Decontaminate: evidence for each document and benchmark question. The recipe's threshold decides, at selection."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ from resources.lake import Lake
 GROUP: Final = "decontaminate"
 QUESTIONS = "benchmark_questions"
 MATCHES = "contamination_matches"
+SCANNED = 1 << 22  # packed tokens that are decoded and scanned at a time
 
 
 def benchmark_questions(project: Project, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
@@ -282,19 +284,21 @@ def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
             """No packed sequence holds a benchmark question in its words and their order, but for what the allow-list names."""
             packed = lake.artifacts.current(f"packed_sequences/{recipe.name}")
             base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
-            texts = decoded(Sequences.open(packed.path / "train"), base.path / "model")
+            sequences = Sequences.open(packed.path / "train")
             questions = lake.tables.read(QUESTIONS)
             settings = recipe.decontamination.using(allow_list=allow_list(lake, recipe.decontamination))
             found = pl.DataFrame(schema=MATCHES_SCHEMA)
             if len(questions):
-                found = unexcepted(rescan(texts, build(questions, settings)), settings)
+                index = build(questions, settings)
+                texts = decoded(sequences, base.path / "model")
+                found = unexcepted(pl.concat([found, *(rescan(some, index) for some in texts)]), settings)
             shown = found.select("benchmark", "question_id", "id", "score").head(10)
             return dg.AssetCheckResult(
                 passed=not len(found),
                 description=LEFT if len(found) else None,
                 metadata={
-                    "documents scanned": texts["id"].n_unique(),
-                    "tokens scanned": int(texts["tokens"].sum()),
+                    "documents scanned": len(np.unique(sequences.spans[:, SPAN_COLUMNS.index("document")])),
+                    "tokens scanned": int(sequences.spans[:, SPAN_COLUMNS.index("length")].sum()),
                     "questions looked for": len(questions),
                     "questions found": found["question_id"].n_unique(),
                     "found": markdown(shown),
@@ -312,19 +316,20 @@ LEFT = (
 )
 
 
-def decoded(sequences: Sequences, tokenizer: Path) -> pl.DataFrame:
-    """What training will read of each document, and each time it does: `id` of the document, `tokens`, `text`.
+def decoded(sequences: Sequences, tokenizer: Path) -> Iterator[pl.DataFrame]:
+    """What training will read of each document, and each time it does: `id`, `text`, some SCANNED tokens at a time.
 
     Pieces of one copy are put together again, for a question may lie across the edge of two sequences.
     """
     spans = pl.DataFrame(np.asarray(sequences.spans), schema=list(SPAN_COLUMNS)).sort("document", "document_offset", "sequence")
     copies = spans.with_columns(copy=pl.int_range(pl.len()).over("document", "document_offset"))
     parts = copies.group_by("document", "copy", maintain_order=True).agg("sequence", "start", "length")
-    tokens = [
-        [token for s, a, n in zip(*places, strict=True) for token in sequences.tokens[s, a : a + n].tolist()]
-        for places in parts.select("sequence", "start", "length").iter_rows()
-    ]
     ids = pl.read_parquet(sequences.path / "documents.parquet", columns=["id"])["id"]
-    texts = pl.Series("text", decode(tokens, tokenizer), dtype=pl.String)
-    counted = pl.Series("tokens", [len(some) for some in tokens], dtype=pl.Int64)
-    return pl.DataFrame([ids[parts["document"].to_list()].alias("id"), counted, texts])
+    block = (pl.col("length").list.sum().cum_sum() // SCANNED).alias("block")
+    for some in parts.with_columns(block).partition_by("block", maintain_order=True):
+        tokens = [
+            [token for s, a, n in zip(*places, strict=True) for token in sequences.tokens[s, a : a + n].tolist()]
+            for places in some.select("sequence", "start", "length").iter_rows()
+        ]
+        texts = pl.Series("text", decode(tokens, tokenizer), dtype=pl.String)
+        yield pl.DataFrame([ids[some["document"].to_list()].alias("id"), texts])

@@ -95,7 +95,7 @@ def page(lake: Lake) -> dict[str, Any]:
 
 def trained_texts(lake: Lake) -> pl.DataFrame:
     packed, base = lake.artifacts.current(PACKED), lake.artifacts.current("base_checkpoint/mine")
-    return decoded(Sequences.open(packed.path / "train"), base.path / "model")
+    return pl.concat(decoded(Sequences.open(packed.path / "train"), base.path / "model"))
 
 
 def test_an_allow_list_takes_back_a_decision_and_not_its_evidence(root: Path, instance: dg.DagsterInstance) -> None:
