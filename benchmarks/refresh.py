@@ -37,12 +37,15 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--documents", type=int, default=40_000)
     asked.add_argument("--sentences", type=int, default=30, help="of each document")
+    asked.add_argument(
+        "--snapshots", action="store_true", help="the new file is a dated snapshot: the old ones are not read again"
+    )
     given = asked.parse_args()
     root = Path(tempfile.mkdtemp())
     try:
         said = sentences()
-        measure(root / "warm", said, 300, given.sentences)
-        print(json.dumps(measure(root / "measured", said, given.documents, given.sentences)))
+        measure(root / "warm", said, 300, given.sentences, given.snapshots)
+        print(json.dumps(measure(root / "measured", said, given.documents, given.sentences, given.snapshots)))
     finally:
         shutil.rmtree(root)
 
@@ -67,12 +70,13 @@ def write(file: Path, said: list[str], first: int, count: int, length: int) -> i
     return file.stat().st_size
 
 
-def measure(root: Path, said: list[str], count: int, length: int) -> dict[str, Any]:
+def measure(root: Path, said: list[str], count: int, length: int, snapshots: bool) -> dict[str, Any]:
     """A first run and a refresh."""
-    size = write(root / "in" / "part-1.jsonl", said, 0, count, length)
+    old, new = ("2026-01/part.jsonl", "2026-02/part.jsonl") if snapshots else ("part-1.jsonl", "part-2.jsonl")
+    size = write(root / "in" / old, said, 0, count, length)
     (root / "rows").mkdir()
     (root / "rows" / "gardener_test.jsonl").write_text(json.dumps(QUESTION) + "\n")
-    source = {"name": "reports", "kind": "jsonl", "location": "in", "domain": "prose"}
+    source = {"name": "reports", "kind": "jsonl", "location": "in/{snapshot}/*.jsonl" if snapshots else "in", "domain": "prose"}
     values = {
         "name": "refresh",
         "storage": "lake",
@@ -85,7 +89,7 @@ def measure(root: Path, said: list[str], count: int, length: int) -> dict[str, A
     (root / "midtrain.yaml").write_text(yaml.safe_dump(values))
     full = run(root)
     fresh = max(1, count // 100)
-    write(root / "in" / "part-2.jsonl", said, count, fresh, length)
+    write(root / "in" / new, said, count, fresh, length)
     again = run(root)
     assert again["worked_on"]["clean_documents/reports"] == fresh
     nothing = run(root)
@@ -99,6 +103,7 @@ def measure(root: Path, said: list[str], count: int, length: int) -> dict[str, A
         "nothing_new_cpu_seconds": round(sum(nothing["cpu"].values()), 2),
         "refresh_share": round(sum(again["cpu"].values()) / sum(full["cpu"].values()), 4),
         "share_by_asset": share,
+        "refresh_cpu_seconds_by_asset": {name: round(again["cpu"][name], 2) for name in share},
         "wall_seconds": [round(one["wall"], 1) for one in (full, again, nothing)],
     }
 
@@ -112,7 +117,8 @@ def run(root: Path) -> dict[str, Any]:
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize(
             [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition)],
-            selection=dg.AssetSelection.assets(["selected_documents", chosen.name]).upstream(),
+            selection=dg.AssetSelection.assets(["selected_documents", chosen.name]).upstream()
+            - dg.AssetSelection.groups("snapshots"),
             instance=instance,
             resources=composed.resources(project, root),
         )

@@ -1,4 +1,5 @@
-"""The real Dagster UI in headless Chromium: the graph is drawn, the smoke recipe materializes, the mixture plot is visible."""
+"""The real Dagster UI in headless Chromium: the graph is drawn, the smoke recipe materializes, the mixture plot is visible; it
+says what is stale, and why."""
 
 import json
 import os
@@ -25,13 +26,18 @@ pytestmark = [
 
 
 @pytest.fixture
-def server(project: Path) -> Iterator[str]:
-    """`dagster dev -w workspace.yaml` on a free port, with the small project."""
+def environment(project: Path) -> dict[str, str]:
+    """Of every Dagster process on the small project."""
     (project.parent / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    return {**os.environ, "MIDTRAIN_PROJECT": str(project), "DAGSTER_HOME": str(project.parent)}
+
+
+@pytest.fixture
+def server(project: Path, environment: dict[str, str]) -> Iterator[str]:
+    """`dagster dev -w workspace.yaml` on a free port, with the small project."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "MIDTRAIN_PROJECT": str(project), "DAGSTER_HOME": str(project.parent)}
     log = (project.parent / "server.log").open("w")
     dagster = Path(sys.executable).parent / "dagster"
     command = [str(dagster), "dev", "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
@@ -74,7 +80,21 @@ def finished_run(base: str, seconds: float = 420) -> str:
     return status
 
 
-def test_materialize_the_smoke_recipe_and_see_its_mixture(server: str) -> None:
+def collect_one_more(project: Path, environment: dict[str, str]) -> None:
+    """A document appears, and its source alone is materialized."""
+    with (project.parent / "prose.jsonl").open("a") as lines:
+        lines.write(
+            json.dumps({"id": "late", "text": "A page about weirs, and about the eels that climb them at night."}) + "\n"
+        )
+    words = ["asset", "materialize", "--select", "key:raw_documents/prose", "-m", "midtrain_dagster.definitions"]
+    dagster = Path(sys.executable).parent / "dagster"
+    done = subprocess.run([dagster, *words], cwd=project.parent, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_materialize_the_smoke_recipe_see_its_mixture_and_what_is_stale(
+    server: str, project: Path, environment: dict[str, str]
+) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -98,4 +118,10 @@ def test_materialize_the_smoke_recipe_and_see_its_mixture(server: str) -> None:
         picture = page.locator("img[src^='data:image/png']").first
         picture.wait_for()
         assert picture.evaluate("image => image.naturalWidth") > 100
+        page.goto("about:blank")
+        collect_one_more(project, environment)
+        page.goto(f"{server}/assets/clean_documents/prose?view=overview")
+        page.get_by_text("Unsynced (1)").first.hover()
+        page.get_by_text("1 upstream data version change").wait_for()
+        page.get_by_text("has a new data version").wait_for()
         browser.close()
