@@ -132,9 +132,10 @@ def fresh(operations: Operations) -> dg.FreshnessPolicy | None:
 
 def rejected(lake: Lake, source: str) -> pl.DataFrame:
     """A few rejected records of each reason."""
-    if not lake.tables.exists("rejected_records"):
-        return pl.DataFrame()
-    return lake.tables.read("rejected_records", source).group_by("reason", maintain_order=True).head(3)
+    found = pl.DataFrame()
+    for piece in lake.tables.pieces("rejected_records", source).read() if lake.tables.exists("rejected_records") else ():
+        found = pl.concat([found, piece], how="diagonal").group_by("reason", maintain_order=True).head(3)
+    return found
 
 
 def assets(project: Project, written: dict[Path, dg.AssetKey], root: Path) -> list[dg.AssetsDefinition]:

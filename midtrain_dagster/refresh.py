@@ -2,16 +2,21 @@
 the configuration or what the work depends on is new."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from midtrain_dagster.documents import Batch, documents, rejected
-from midtrain_dagster.tables import Record, Tables, Unreadable, add, digest
+from midtrain_dagster.pieces import KEYS, Pieces, Unreadable
+from midtrain_dagster.staging import Staged
+from midtrain_dagster.tables import Record, Tables, add, digest
 
-NONE = pl.DataFrame(schema={"id": pl.String, "text_hash": pl.String})
 Frames = Mapping[str, pl.DataFrame]
 
 
@@ -46,8 +51,8 @@ def by_document(
 ) -> Refreshed:
     """Refresh what is computed document by document from a source of table `reads`.
 
-    `base` is the fingerprint of code and configuration. `work` takes documents and returns a frame for each table in
-    `writes`, keyed by `id`, and what to remember. The first of `writes` is the asset's own table: its commit comes last
+    `base` is the fingerprint of code and configuration. `work` takes a bounded piece of the documents and returns a frame for
+    each table in `writes`, keyed by `id`, and what to remember, which is added up over the pieces. The first of `writes` is the asset's own table: its commit comes last
     and carries the record, so a run killed in between is simply done again. `passing` (ids) is the gate: only these
     documents are worked on.
     """
@@ -65,30 +70,60 @@ def by_document(
         new, gone, afresh = _changed(tables, source, reads, None if afresh or last is None else last.reads[reads])
     else:
         new, gone = _gated(tables, own, source, reads, afresh, passing)
-    if last and not afresh and not len(new) and not gone:
+    count = new.total()
+    if last and not afresh and not count and not gone:
         return _unchanged(tables, own, last) if last.reads == seen else _remember(tables, own, source, last, seen)
     standing = {} if afresh or last is None else {n: _standing(tables, n, asset, source, last, found[n], gone) for n in writes}
-    frames, about = work(new)
-    for name in reversed(writes):
-        before = found[name]
-        if before is not None and before.fingerprint == mark:
-            continue  # by a run that was killed before it came to the end
-        rows = frames[name].with_columns(source=pl.lit(source))
-        kept = standing.get(name)
-        if kept is not None:
-            rows = pl.concat([kept, rows], how="diagonal_relaxed")
-        if afresh or kept is not None or before is None:
-            content, count = digest(rows), len(rows)
-        else:
-            content, count = add(before.digest, digest(rows)), before.rows + len(rows)
-        record = Record(asset, mark, base, content, count, seen, about if name == own else {})
-        tables.commit(name, source, rows, record, replace=afresh or kept is not None, after=before)
+    with ExitStack() as stack:
+        staged = {name: stack.enter_context(Staged(tables, name, source)) for name in writes}
+        for name, kept in standing.items():
+            keep(staged[name], kept, gone)
+        about = _work(new, work, staged)
+        for name in reversed(writes):
+            before = found[name]
+            if before is not None and before.fingerprint == mark:
+                continue  # by a run that was killed before it came to the end
+            replace = afresh or before is None or standing[name] is not None
+            content, rows = staged[name].digest(), staged[name].rows
+            if before is not None and not replace:
+                content, rows = add(before.digest, content), before.rows + rows
+            record = Record(asset, mark, base, content, rows, seen, about if name == own else {})
+            staged[name].commit(record, replace, after=before)
     final = tables.record(own, asset)
     assert final is not None
-    return Refreshed(True, len(new), len(gone), final.rows, final.digest, tables.version(own), about)
+    return Refreshed(True, count, len(gone), final.rows, final.digest, tables.version(own), about)
 
 
-def _changed(tables: Tables, source: str, reads: str, since: int | None) -> tuple[pl.DataFrame, list[str], bool]:
+def _work(
+    new: Pieces, work: Callable[[pl.DataFrame], tuple[Frames, dict[str, Any]]], staged: Mapping[str, Staged]
+) -> dict[str, Any]:
+    """Work on one piece after another; once on no documents where there are none, for the columns."""
+    pieces = new.read()
+    about: dict[str, Any] = {}
+    for piece in chain([next(pieces, new.none())], pieces):
+        frames, told = work(piece)
+        for name, rows in staged.items():
+            rows.add(frames[name])
+        about = _sum(about, told)
+    return about
+
+
+def _sum(first: Any, second: Any) -> Any:
+    """Counts of two pieces together."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        both = {**first, **second}
+        return {key: _sum(first[key], second[key]) if key in first and key in second else both[key] for key in both}
+    return first + second if isinstance(first, int | float) else second
+
+
+def keep(staged: Staged, kept: Pieces | None, gone: Sequence[str]) -> None:
+    """Take over the rows of a version, without those of some documents."""
+    out = pl.DataFrame({"id": gone}, {"id": pl.String})
+    for piece in kept.read() if kept is not None else ():
+        staged.add(piece.join(out, on="id", how="anti", maintain_order="left"))
+
+
+def _changed(tables: Tables, source: str, reads: str, since: int | None) -> tuple[Pieces, list[str], bool]:
     """What is new and what went since a version, and whether everything is to be done again: for None, or where a file of
     that version is no longer to be read (vacuumed away, or damaged and repaired since)."""
     if since is not None:
@@ -101,8 +136,8 @@ def _changed(tables: Tables, source: str, reads: str, since: int | None) -> tupl
 
 def _standing(
     tables: Tables, name: str, asset: str, source: str, last: Record, before: Record | None, gone: list[str]
-) -> pl.DataFrame | None:
-    """The rows that stay, where a table has to be replaced; None where it is enough to append.
+) -> Pieces | None:
+    """The version whose rows stay, where a table has to be replaced; None where it is enough to append.
 
     A killed run may have left a table ahead of the asset's own, and what it worked on may have changed again since. Such a
     table goes on from its version that belongs to the last finished run.
@@ -111,7 +146,7 @@ def _standing(
     version = None if before.fingerprint == last.fingerprint else tables.version_of(name, asset, last.fingerprint)
     if not gone and version is None:
         return None
-    return tables.read(name, source, version).join(pl.DataFrame({"id": gone}, {"id": pl.String}), on="id", how="anti")
+    return tables.pieces(name, source, version)
 
 
 def whole(
@@ -140,17 +175,15 @@ def whole(
     return Refreshed(last is None or last.digest != found, len(rows), 0, len(rows), found, version, about)
 
 
-def _gated(
-    tables: Tables, own: str, source: str, reads: str, afresh: bool, passing: pl.DataFrame
-) -> tuple[pl.DataFrame, list[str]]:
+def _gated(tables: Tables, own: str, source: str, reads: str, afresh: bool, passing: pl.DataFrame) -> tuple[Pieces, list[str]]:
     """With a gate, what is to do follows from who passes it now, not from what changed in the table."""
-    documents = tables.read(reads, source).join(passing.select("id"), on="id", how="semi")
+    every = tables.pieces(reads, source)
+    documents = every.keys().join(passing.select("id"), on="id", how="semi")
     if afresh:
-        return documents, []
-    done = tables.scan(own, source).select("id", "text_hash").unique().collect()
-    new = documents.join(done, on=["id", "text_hash"], how="anti")
-    gone = done.join(documents.select("id", "text_hash"), on=["id", "text_hash"], how="anti")["id"]
-    return new, sorted(set(gone))
+        return every._replace(wanted=documents), []
+    done = tables.pieces(own, source).keys().unique()
+    gone = done.join(documents, on=KEYS, how="anti")["id"]
+    return every._replace(wanted=documents.join(done, on=KEYS, how="anti")), sorted(set(gone))
 
 
 def _unchanged(tables: Tables, name: str, last: Record) -> Refreshed:
@@ -160,7 +193,7 @@ def _unchanged(tables: Tables, name: str, last: Record) -> Refreshed:
 def _remember(tables: Tables, name: str, source: str, last: Record, reads: dict[str, int]) -> Refreshed:
     """Other sources moved the table on; note the version so that the next look is short again."""
     record = last._replace(reads=reads)
-    tables.commit(name, source, tables.read(name, source).clear(), record, replace=False, after=last)
+    tables.commit(name, source, pl.DataFrame(schema=tables.schema(name)), record, replace=False, after=last)
     return _unchanged(tables, name, record)
 
 
@@ -184,36 +217,51 @@ def from_outside(
     mark = fingerprint(base, outside)
     if last and last.fingerprint == mark:
         return _unchanged(tables, name, last)
-    stored = tables.read(name, source).select("id", "text_hash") if last else NONE
-    new, seen, lost = _compare(batches(), stored)
-    gone = stored.join(seen, on=["id", "text_hash"], how="anti")["id"].unique().sort()
-    reasons = dict(lost.group_by("reason").len().sort("reason").iter_rows())
-    about: dict[str, Any] = {
-        "read": len(seen) + len(lost),
-        "kept": len(seen),
-        "rejected": len(lost),
-        "rejected because": reasons,
-    }
-    marked = Record(asset, mark, base, digest(lost), len(lost), {}, {})
-    if len(lost) or tables.record("rejected_records", asset):
-        tables.commit("rejected_records", source, lost.with_columns(source=pl.lit(source)), marked, replace=True)
-    rows, found, count = new, digest(new), len(new)
-    if last and len(gone):
-        kept = tables.read(name, source).filter(~pl.col("id").is_in(gone.implode()))
-        rows = pl.concat([kept, new], how="diagonal_relaxed")
-        found, count = digest(rows), len(rows)
-    elif last:
-        found, count = add(last.digest, found), last.rows + count
-    record = Record(asset, mark, base, found, count, {}, about)
-    version = tables.commit(name, source, rows, record, replace=not last or bool(len(gone)), after=last)
-    return Refreshed(last is None or found != last.digest, len(new), len(gone), count, found, version, about)
+    stored = Stored(tables.pieces(name, source).keys() if last else pl.DataFrame(schema=dict.fromkeys(KEYS, pl.String)))
+    with Staged(tables, name, source) as new, Staged(tables, "rejected_records", source) as lost:
+        about = _read(batches(), stored, new, lost)
+        added, gone = new.rows, stored.gone()
+        marked = Record(asset, mark, base, lost.digest(), lost.rows, {}, {})
+        if lost.rows or tables.record("rejected_records", asset):
+            lost.commit(marked, replace=True)
+        if last and len(gone):
+            keep(new, tables.pieces(name, source), gone.to_list())
+        found, count = new.digest(), new.rows
+        if last and not len(gone):
+            found, count = add(last.digest, found), last.rows + count
+        record = Record(asset, mark, base, found, count, {}, about)
+        version = new.commit(record, replace=not last or bool(len(gone)), after=last)
+    return Refreshed(last is None or found != last.digest, added, len(gone), count, found, version, about)
 
 
-def _compare(batches: Iterable[Batch], stored: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """New documents; (id, text_hash) of all that were read; rejects."""
-    new, seen, lost = [documents([])], [stored.clear()], [rejected([])]
+def _read(batches: Iterable[Batch], stored: "Stored", new: Staged, lost: Staged) -> dict[str, Any]:
+    """Sort what is read into new documents and rejects; returns the counts."""
+    new.add(documents([]))
+    lost.add(rejected([]))
+    kept, reasons = 0, Counter[str]()
     for batch in batches:
-        new.append(batch.documents.join(stored, on=["id", "text_hash"], how="anti"))
-        seen.append(batch.documents.select("id", "text_hash"))
-        lost.append(batch.rejected)
-    return pl.concat(new), pl.concat(seen), pl.concat(lost)
+        kept += len(batch.documents)
+        reasons.update(batch.rejected["reason"])
+        new.add(stored.unknown(batch.documents))
+        lost.add(batch.rejected)
+    lack = reasons.total()
+    return {"read": kept + lack, "kept": kept, "rejected": lack, "rejected because": dict(sorted(reasons.items()))}
+
+
+class Stored:
+    """Which documents are stored, and which of them were met again: some hundred bytes each, without their text."""
+
+    def __init__(self, keys: pl.DataFrame):
+        self._keys = keys.with_row_index("row")
+        self._met = np.zeros(len(keys), dtype=bool)
+
+    def unknown(self, documents: pl.DataFrame) -> pl.DataFrame:
+        """Those that are not stored with this text."""
+        if self._keys.is_empty():
+            return documents
+        self._met[documents.select(KEYS).join(self._keys, on=KEYS)["row"].to_numpy()] = True
+        return documents.join(self._keys, on=KEYS, how="anti", maintain_order="left")
+
+    def gone(self) -> pl.Series:
+        """Ids of those that were never met, sorted."""
+        return self._keys.filter(~pl.Series(self._met))["id"].unique().sort()

@@ -11,7 +11,8 @@ import polars as pl
 
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.tables import Record, Tables, Unreadable, digest
+from midtrain_dagster.pieces import Unreadable
+from midtrain_dagster.tables import Record, Tables, digest
 
 
 class Damage(NamedTuple):

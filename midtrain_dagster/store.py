@@ -116,7 +116,6 @@ def copied(root: Path, to: Store, folders: tuple[str, ...], progress: Progress) 
 
 
 def _lasts(path: Path) -> bool:
-    """Not what an unfinished run left: half-made artifacts, locks, temporary files."""
-    artifact = path.parts[0] == "artifacts"
+    """Not what an unfinished run left: half-made artifacts and tables, locks, temporary files."""
     unfinished = any(part.startswith((".partial-", ".lock-", ".fetched-", ".current-")) for part in path.parts)
-    return not (artifact and unfinished) and not path.name.endswith(".tmp")
+    return not unfinished and not path.name.endswith(".tmp")

@@ -8,18 +8,21 @@ Anyone can read the tables: DuckDB through `relation`, Polars through `scan`, bo
 """
 
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, NamedTuple
 
 import duckdb
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.pieces import KEYS, Pieces, collected, said, scanned
 from midtrain_dagster.store import Store
 
 # A record is looked up in the table's log, so the log is kept for good; checkpoints keep reading it cheap.
@@ -29,11 +32,8 @@ CONFIGURATION = {
 }
 # When it was collected says nothing of what was collected, and the text is covered by its hash.
 NOT_CONTENT = ("text", "collected")
+NOTHING = "0" * 32  # digest of no rows
 RETRIES = 20
-
-
-class Unreadable(MidtrainError):
-    """A file of a table is gone or damaged."""
 
 
 class Record(NamedTuple):
@@ -48,10 +48,17 @@ class Record(NamedTuple):
     about: dict[str, Any]  # counts, settings, package versions: whatever the stage wants remembered
 
 
+class DataFile(NamedTuple):
+    """A local Parquet file of rows of one source, without the `source` column."""
+
+    path: Path
+    rows: int
+
+
 class Changes(NamedTuple):
     """What differs between two versions of a source in a table."""
 
-    new: pl.DataFrame  # rows that are new or have a new text_hash
+    new: Pieces  # rows that are new or have a new text_hash
     gone: list[str]  # ids that are no longer there, or whose row in `new` replaces an older one
 
 
@@ -98,11 +105,15 @@ class Tables:
         files = self.files(name, version, source)
         if not files:
             return pl.DataFrame(schema=self.schema(name)).lazy()
-        return _scan(files, self.schema(name), self.storage_options)
+        return scanned(files, self.schema(name), self.storage_options)
 
     def read(self, name: str, source: str | None = None, version: int | None = None) -> pl.DataFrame:
         """Rows of a version. Raises Unreadable where one of its files is gone or damaged."""
-        return _collect(name, self.scan(name, source, version))
+        return collected(name, self.scan(name, source, version))
+
+    def pieces(self, name: str, source: str | None = None, version: int | None = None) -> Pieces:
+        """Rows of a version, to be read in bounded memory."""
+        return Pieces(name, self.files(name, version, source), self.schema(name), self.storage_options)
 
     def schema(self, name: str) -> pl.Schema:
         return pl.Schema(self.open(name).schema())
@@ -157,15 +168,13 @@ class Tables:
         """
         now = self.files(name, source=source)
         before = [] if since is None else self.files(name, since, source)
-        schema = self.schema(name)
         added, removed = sorted(set(now) - set(before)), sorted(set(before) - set(now))
-        new = _collect(name, _scan(added, schema, self.storage_options)) if added else pl.DataFrame(schema=schema)
+        new = Pieces(name, added, self.schema(name), self.storage_options)
         if not removed:
             return Changes(new, [])
-        old = _collect(name, _scan(removed, schema, self.storage_options).select("id", "text_hash"))
-        fresh = new.join(old, on=["id", "text_hash"], how="anti")
-        gone = old.join(new.select("id", "text_hash"), on=["id", "text_hash"], how="anti")["id"]
-        return Changes(fresh, sorted(set(gone)))
+        keys, old = new.keys(), new._replace(files=removed).keys()
+        gone = old.join(keys, on=KEYS, how="anti")["id"]
+        return Changes(new._replace(wanted=keys.join(old, on=KEYS, how="anti").unique()), sorted(set(gone)))
 
     def commit(
         self,
@@ -182,45 +191,135 @@ class Tables:
         out: the one that is there now). If another run has committed for the same asset since, MidtrainError is raised and
         nothing is written: its rows would be there twice. Returns the new version.
         """
+        return self._commit(name, record, after, lambda table: self._write(name, table, source, rows, record, replace))
+
+    def take_over(
+        self,
+        name: str,
+        source: str,
+        files: Sequence[DataFile],
+        schema: pl.Schema,
+        record: Record,
+        replace: bool,
+        after: Record | EllipsisType | None = ...,
+    ) -> int:
+        """The same for rows that are in files already: they move into the table as they are. `schema`: their columns, and
+        `source`."""
+        actions = self._moved(name, source, files)
+        return self._commit(
+            name, record, after, lambda table: self._write_files(name, table, source, actions, schema, record, replace)
+        )
+
+    def _commit(
+        self, name: str, record: Record, after: Record | EllipsisType | None, write: Callable[[DeltaTable | None], int]
+    ) -> int:
         expected = self.record(name, record.asset) if after is ... else after
         for attempt in range(RETRIES):
             table = self.open(name) if self.exists(name) else None
             if (_newest(table, record.asset) if table else None) != expected:
                 raise MidtrainError(f"{record.asset}: another run has just written it; run again")
             try:
-                return self._write(name, table, source, rows, record, replace)
+                return write(table)
             except CommitFailedError:
                 time.sleep(0.01 * attempt)
             except (DeltaError, OSError) as error:
                 if table is None and self.exists(name):
                     continue  # another writer has just created it
-                raise MidtrainError(
-                    f"table {name}: could not be written in {self.root}, nothing of it was changed: {_said(error)}; "
-                    "see to room and permissions there, then run again"
-                ) from None
+                raise unwritten(name, self.root, error) from None
         raise MidtrainError(f"table {name}: other writers kept getting in first, {RETRIES} times; run again")
 
     def _write(
         self, name: str, table: DeltaTable | None, source: str | None, rows: pl.DataFrame, record: Record, replace: bool
     ) -> int:
         """One try: it fails where anyone has committed after the version that `table` is open at."""
-        whole = rows.rechunk().to_arrow()  # the writer deals chunks out to its threads, and their order would be chance
-        options: dict[str, Any] = {
-            "mode": "overwrite" if replace else "append",
-            "commit_properties": CommitProperties(
-                custom_metadata={"midtrain": json.dumps(record._asdict(), sort_keys=True)}, max_commit_retries=0
-            ),
-        }
+        options: dict[str, Any] = {"mode": "overwrite" if replace else "append", "commit_properties": _properties(record)}
         if table is None:
-            options |= {"mode": "error", "partition_by": ["source"], "configuration": CONFIGURATION}
-            write_deltalake(self.uri(name), whole, storage_options=self.storage_options, **options)
+            self._create(name, rows, options)
             return 0
         if replace and source is not None:
             options["predicate"] = f"source = '{source}'"
         options["schema_mode"] = "overwrite" if replace and source is None else "merge"
         before = table.version()
-        write_deltalake(table, whole, **options)
+        write_deltalake(table, _whole(rows), **options)
         return int(before) + 1
+
+    def _create(self, name: str, rows: pl.DataFrame, options: Mapping[str, Any]) -> None:
+        layout: dict[str, Any] = {"mode": "error", "partition_by": ["source"], "configuration": CONFIGURATION}
+        write_deltalake(self.uri(name), _whole(rows), storage_options=self.storage_options, **{**options, **layout})
+
+    def _write_files(
+        self,
+        name: str,
+        table: DeltaTable | None,
+        source: str,
+        actions: Sequence[AddAction],
+        schema: pl.Schema,
+        record: Record,
+        replace: bool,
+    ) -> int:
+        """One try. A table that is not there yet is created empty first, one that lacks columns gets them: both without a
+        record, so that nothing follows from them."""
+        if table is None:
+            self._create(name, pl.DataFrame(schema=schema), {})
+            table = self.open(name)
+        there = {field.name for field in table.schema().fields}
+        if lacking := [field for field in _fields(schema).fields if field.name not in there]:
+            table.alter.add_columns(lacking, commit_properties=CommitProperties(max_commit_retries=0))
+        before = table.version()
+        table.create_write_transaction(
+            list(actions),
+            "overwrite" if replace else "append",
+            table.schema(),
+            ["source"],
+            partition_filters=[("source", "=", source)] if replace else None,
+            commit_properties=_properties(record),
+        )
+        return int(before) + 1
+
+    def _moved(self, name: str, source: str, files: Sequence[DataFile]) -> list[AddAction]:
+        """The files where the table keeps its own; they belong to it once the log names them."""
+        actions = []
+        for file in files:
+            path, size = f"source={source}/{file.path.name}", file.path.stat().st_size
+            try:
+                if "://" in self.root:
+                    Store(self.uri(name), self.storage_options).upload(file.path, path)
+                else:
+                    there = Path(self.uri(name)) / path
+                    there.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(file.path, there)
+            except OSError as error:
+                raise unwritten(name, self.root, error) from None
+            rows = json.dumps({"numRecords": file.rows})
+            actions.append(AddAction(path, size, {"source": source}, int(time.time() * 1000), True, rows))
+        return actions
+
+
+def _whole(rows: pl.DataFrame) -> Any:
+    """In one chunk: the writer deals chunks out to its threads, and their order would be chance."""
+    return rows.rechunk().to_arrow()
+
+
+def _properties(record: Record) -> CommitProperties:
+    written = json.dumps(record._asdict(), sort_keys=True)
+    return CommitProperties(custom_metadata={"midtrain": written}, max_commit_retries=0)
+
+
+def stored_as(schema: pl.Schema) -> pl.Schema:
+    """The types that a table keeps these columns in: Delta has no unsigned integers, for one."""
+    return pl.Schema(_fields(schema))
+
+
+def _fields(schema: pl.Schema) -> Schema:
+    return Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
+
+
+def unwritten(name: str, root: str, error: Exception) -> MidtrainError:
+    """What to say where a table could not be written."""
+    return MidtrainError(
+        f"table {name}: could not be written in {root}, nothing of it was changed: {said(error)}; "
+        "see to room and permissions there, then run again"
+    )
 
 
 def _newest(table: DeltaTable, asset: str) -> Record | None:
@@ -231,33 +330,6 @@ def _newest(table: DeltaTable, asset: str) -> Record | None:
                 if record["asset"] == asset:
                     return Record(**record)
     return None
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _collect(name: str, frame: pl.LazyFrame) -> pl.DataFrame:
-    try:
-        return frame.collect()
-    except (pl.exceptions.ComputeError, OSError) as error:
-        raise Unreadable(
-            f"table {name}: a file of it is gone or damaged: {_said(error)}; `midtrain storage repair` mends it"
-        ) from None
-
-
-def _scan(files: list[str], schema: pl.Schema, storage_options: dict[str, str] | None) -> pl.LazyFrame:
-    stored = pl.Schema({n: t for n, t in schema.items() if n != "source"})
-    frame = pl.scan_parquet(
-        files,
-        schema=stored,
-        hive_partitioning=True,
-        hive_schema={"source": pl.String},
-        missing_columns="insert",
-        extra_columns="ignore",
-        storage_options=storage_options,
-    )
-    return frame.select(list(schema))
 
 
 # The annotation is a string: as an object it would hold DuckDB's module beyond the interpreter's end, and a screen of "nanobind: leaked" follows.
@@ -279,7 +351,7 @@ def digest(frame: pl.DataFrame) -> str:
     """
     content = frame.select(sorted(column for column in frame.columns if column not in NOT_CONTENT))
     if not len(content):
-        return "0" * 32
+        return NOTHING
     rows = "(select to_json(content)::varchar as r from content)"
     query = f"select sum(md5_number_lower(r))::varchar, sum(md5_number_upper(r))::varchar from {rows}"
     with database() as con:

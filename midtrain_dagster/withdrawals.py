@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from midtrain_dagster.documents import Batch
-from midtrain_dagster.refresh import fingerprint
+from midtrain_dagster.refresh import fingerprint, keep
+from midtrain_dagster.staging import Staged
 from midtrain_dagster.tables import Record, Tables, digest
 
 RULES = "takedowns"
@@ -184,10 +185,11 @@ def enforce(tables: Tables, source: str) -> int:
     out = tables.scan("raw_documents", source).filter(gone.told().is_not_null()).select("id").collect()["id"]
     if not len(out):
         noted = last._replace(about={**last.about, "takedowns": gone.version})
-        tables.commit("raw_documents", source, tables.read("raw_documents", source).clear(), noted, replace=False)
+        tables.commit("raw_documents", source, pl.DataFrame(schema=tables.schema("raw_documents")), noted, replace=False)
         return 0
-    kept = tables.scan("raw_documents", source).filter(~pl.col("id").is_in(out.implode())).collect()
     about = {**last.about, "takedowns": gone.version, "taken down": int(last.about.get("taken down", 0)) + len(out)}
-    record = last._replace(digest=digest(kept), rows=len(kept), about=about)
-    tables.commit("raw_documents", source, kept, record, replace=True)
+    with Staged(tables, "raw_documents", source) as kept:
+        kept.add(pl.DataFrame(schema=tables.schema("raw_documents")))
+        keep(kept, tables.pieces("raw_documents", source), out.to_list())
+        kept.commit(last._replace(digest=kept.digest(), rows=kept.rows, about=about), replace=True)
     return len(out)

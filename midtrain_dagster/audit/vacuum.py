@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from midtrain_dagster.artifacts import RECORD, Artifact, Artifacts
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.staging import LEFT
 from midtrain_dagster.tables import Tables
 
 FOREVER = ("midtrained_checkpoint",)  # what an audit is asked about; removed by people alone
@@ -39,7 +40,7 @@ def plan(tables: Tables, artifacts: Artifacts, names: Iterable[str], days: float
     for name in present:
         _newest(tables, name, needed, now - days * DAY)
     files = {name: _unneeded(tables, name, needed[name]) for name in present}
-    gone = [a.path for a in every if a.path not in kept] + _abandoned(artifacts, now - max(days, 1.0) * DAY)
+    gone = [a.path for a in every if a.path not in kept] + _abandoned(artifacts, tables, now - max(days, 1.0) * DAY)
     size = sum(_size(Path(file)) for found in files.values() for file in found) + sum(_size(path) for path in gone)
     return Plan(files, gone, {name: sorted(needed[name]) for name in present}, size)
 
@@ -108,9 +109,10 @@ def _unneeded(tables: Tables, name: str, versions: set[int]) -> list[str]:
     return named if "://" in tables.root else [file for file in named if Path(file).exists()]
 
 
-def _abandoned(artifacts: Artifacts, before: float) -> list[Path]:
+def _abandoned(artifacts: Artifacts, tables: Tables, before: float) -> list[Path]:
     """What killed runs left and nobody went on with."""
-    left = [*artifacts.root.glob("**/.partial-*"), *artifacts.root.glob("**/.removed-*")]
+    staged = [] if "://" in tables.root else Path(tables.root).glob(f"{LEFT}*")
+    left = [*artifacts.root.glob("**/.partial-*"), *artifacts.root.glob("**/.removed-*"), *staged]
     return sorted(path for path in left if path.is_dir() and path.stat().st_mtime < before)
 
 

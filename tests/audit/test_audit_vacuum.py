@@ -84,7 +84,7 @@ def test_a_second_vacuum_finds_nothing_and_a_refresh_goes_on(days: Days) -> None
     read = days.tables.record("clean_documents", "clean_documents/web").reads["raw_documents"]
     days.day(6, trained=True)
     changes = days.tables.changes("raw_documents", "web", read)  # needs the files of the version read last
-    assert (len(changes.new), len(changes.gone)) == (20, 20)
+    assert (changes.new.total(), len(changes.gone)) == (20, 20)
 
 
 def test_disk_is_bounded_over_many_refreshes(tmp_path: Path) -> None:
@@ -98,7 +98,8 @@ def test_disk_is_bounded_over_many_refreshes(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_goes_when_it_is_old(days: Days) -> None:
-    partial = days.artifacts.root / "mixture" / "mine" / ".partial-abc"
-    partial.mkdir(parents=True)
-    assert plan(days.tables, days.artifacts, NAMES, days=0).artifacts[-1:] != [partial]
-    assert partial in plan(days.tables, days.artifacts, NAMES, days=0, now=LATER).artifacts
+    left = {days.artifacts.root / "mixture" / "mine" / ".partial-abc", Path(days.tables.root) / ".partial-def"}
+    for partial in left:
+        partial.mkdir(parents=True)
+    assert not left & set(plan(days.tables, days.artifacts, NAMES, days=0).artifacts)
+    assert left <= set(plan(days.tables, days.artifacts, NAMES, days=0, now=LATER).artifacts)
