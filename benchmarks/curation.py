@@ -4,6 +4,7 @@
     python benchmarks/curation.py --in documents.parquet --scale                          throughput and memory, 1x and 8x
     python benchmarks/curation.py --warc pages.warc.gz                                    extraction by one and by two processes
     python benchmarks/curation.py --math pages/                                           formulas that extraction keeps
+    python benchmarks/curation.py --main pages/                                           words of the main part that extraction keeps
 
 The peers live in an environment of their own: `pip install "datatrove[processing]==0.10.0" rensa spacy pyarrow`. Speeds are megabytes (10^6 bytes of UTF-8)
 per CPU second, of all threads and children; reading the file is not in them, but for --scale, which runs the commands as they are.
@@ -47,7 +48,8 @@ def main() -> None:
     parser.add_argument("--scale", action="store_true", help="the commands on 1x and 8x the documents")
     parser.add_argument("--warc", type=Path, help="a WARC file")
     parser.add_argument("--math", type=Path, help="a directory of HTML pages with formulas")
-    parser.add_argument("--pages", type=int, default=600, help="how many of its pages")
+    parser.add_argument("--main", type=Path, help="a directory of HTML pages that mark their main part with role=main")
+    parser.add_argument("--pages", type=int, default=600, help="at most so many pages, for --warc and --main")
     options = parser.parse_args()
     report: dict[str, Any] = {}
     if options.source and options.scale:
@@ -56,6 +58,8 @@ def main() -> None:
         report |= compare(pl.read_parquet(options.source, columns=["id", "text"]), options.peer_python, options.peer_megabytes)
     if options.math:
         report["formulas"] = formulas(options.math)
+    if options.main:
+        report["main part"] = main_part(options.main, options.pages)
     if options.warc:
         report["warc"] = extraction(options.warc, options.pages)
     print(json.dumps(report, indent=1))
@@ -303,6 +307,49 @@ def formulas(directory: Path) -> dict[str, Any]:
             if total
         }
         for label, counts in found.items()
+    }
+
+
+def main_part(directory: Path, pages: int) -> dict[str, Any]:
+    """Extracted words against those of the element that a page marks with role=main, as multisets, the mean over the pages.
+
+    Precision is the share of the extracted words that belong to the main part: the rest is boilerplate.
+    """
+    import re
+    from collections import Counter
+
+    from lxml import html as parser
+
+    from midtrain_dagster.collect.html import Page, extract, plain_text
+
+    def words(text: str) -> Counter[str]:
+        return Counter(re.findall(r"\w+", text.lower()))
+
+    found: dict[str, dict[str, list[float]]] = {}
+    paths = sorted(directory.rglob("*.html"))
+    for path in paths[:: max(len(paths) // pages, 1)]:
+        body = path.read_bytes()
+        marked = parser.document_fromstring(body, parser=parser.HTMLParser(encoding="utf-8")).xpath("//*[@role='main']")
+        wanted = words(plain_text(parser.tostring(marked[0], encoding="unicode"))) if marked else Counter[str]()
+        if wanted.total() < 50:
+            continue
+        for extractor, fast in (("trafilatura", False), ("trafilatura", True), ("resiliparse", False)):
+            started = time.process_time()
+            got = words(extract(Page("https://a.example/", body, "utf-8", None, "", {}), extractor, fast).text)
+            spent, common = time.process_time() - started, (got & wanted).total()
+            values = found.setdefault(extractor + (", fast" if fast else ""), {})
+            measures = {
+                "precision": common / max(got.total(), 1),
+                "recall": common / wanted.total(),
+                "f1": 2 * common / (got.total() + wanted.total()),
+                "without text": float(not got),
+                "megabytes per cpu second": len(body) / 1e6 / max(spent, 1e-6),
+            }
+            for name, value in measures.items():
+                values.setdefault(name, []).append(value)
+    return {
+        label: {"pages": len(values["f1"]), **{name: round(float(np.mean(each)), 4) for name, each in values.items()}}
+        for label, values in found.items()
     }
 
 

@@ -81,7 +81,12 @@ def paths(source: Source, root: Path) -> list[Path]:
 
 
 def read(source: Source, root: Path, workers: int | Engine = 1) -> Items:
-    """The records of a source and what could not become one, in a fixed order."""
+    """The records of a source and what could not become one, in a fixed order.
+
+    Raises MidtrainError for a location that does not exist, and for an extractor that is not installed.
+    """
+    if isinstance(source, Crawl | CommonCrawl | Warc):
+        html.installed(source.extractor)
     if isinstance(source, Code):
         reader = repository.read if source.repository else code.read
         return reader(places.directory(source.location, root), source)

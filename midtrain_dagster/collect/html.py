@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from midtrain_dagster.collect.charsets import decode
 from midtrain_dagster.collect.mathematics import write_out
 from midtrain_dagster.collect.records import because, instant, language_code
+from midtrain_dagster.errors import MidtrainError
 
 BLOCKS = frozenset(
     [
@@ -82,6 +84,13 @@ def _meta_charset(body: bytes) -> str | None:
 
     found = re.search(rb"""(?i)<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?([\w.:-]+)""", body[:4096])
     return found.group(1).decode("ascii", "replace") if found else None
+
+
+def installed(extractor: Literal["trafilatura", "resiliparse"]) -> None:
+    """Raise MidtrainError where an extractor that the project file names is not installed."""
+    if find_spec(extractor) is None:
+        extra = ".[fast-extraction]" if extractor == "resiliparse" else "."
+        raise MidtrainError(f"extractor {extractor} is not installed; run `pip install '{extra}'`, or name another")
 
 
 def extract(page: Page, extractor: Literal["trafilatura", "resiliparse"], fast: bool = False) -> Extracted:

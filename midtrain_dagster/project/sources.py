@@ -46,7 +46,8 @@ class Warc(AnySource):
 
     kind: Literal["warc"] = "warc"
     extractor: Literal["trafilatura", "resiliparse"] = Field(
-        "trafilatura", description="resiliparse is some ten times faster and keeps more boilerplate; it is an optional package."
+        "trafilatura",
+        description="resiliparse is some ten times faster and loses more of the text (docs/curation.md); it is an optional package.",
     )
     fast: bool = Field(
         False, description="trafilatura without its second and third opinions: half as slow again, a little worse."

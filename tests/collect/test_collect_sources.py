@@ -48,6 +48,18 @@ def test_warc_round_trip_in_one_process_and_two(tmp_path: Path) -> None:
     assert run(tmp_path, "warc", "a.warc.gz", workers=2)[0].equals(kept)
 
 
+def test_an_extractor_that_is_not_installed_is_said_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from midtrain_dagster.collect import html
+
+    (tmp_path / "pages.warc").write_bytes(b"")
+    given = source({"kind": "warc", "name": "web", "location": "pages.warc", "extractor": "resiliparse"}, "test")
+    monkeypatch.setattr(html, "find_spec", lambda name: None)
+    with pytest.raises(MidtrainError, match=r"resiliparse is not installed; run `pip install '\.\[fast-extraction\]'`"):
+        list(collect(given, tmp_path))
+
+
 def test_broken_warcs_lose_one_record(tmp_path: Path) -> None:
     members = []
     for number in range(3):
