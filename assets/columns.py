@@ -14,6 +14,8 @@ COMPUTED: dict[str, dict[str, tuple[str, ...]]] = {
     "coordinated_ratings": {"*": ("*",)},
     "contamination_matches": {"*": ("text", "question_text", "question", "answer")},
     "duplicate_clusters": {"*": ("text",)},
+    "repeated_text": {"*": ("text",)},
+    "semantic_clusters": {"*": ("text",)},
     "contamination_report": {"*": ("id", "question_id", "score", "benchmark")},
     "selected_documents": {"*": ("*",)},
 }

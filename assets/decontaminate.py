@@ -1,7 +1,7 @@
 """Decontaminate: evidence for each document and benchmark question. The recipe's threshold decides, at selection."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from midtrain_dagster.code import code_version
 from midtrain_dagster.decontaminate import review
 from midtrain_dagster.decontaminate.allow_list import read_allow_list
 from midtrain_dagster.decontaminate.decide import decisive, unexcepted
-from midtrain_dagster.decontaminate.index import build
+from midtrain_dagster.decontaminate.index import Index, build
 from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match, rescan
 from midtrain_dagster.decontaminate.questions import QUESTIONS_SCHEMA, read_questions
 from midtrain_dagster.errors import MidtrainError
@@ -120,13 +120,16 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
         shard = project.compute.shard
         exceptions = allow_list(lake, settings)
 
+        @cache  # the documents come in pieces
+        def index() -> Index:
+            return build(questions, settings.using(allow_list=exceptions))
+
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
             if questions.is_empty():  # a project without benchmarks
                 return {MATCHES: pl.DataFrame(schema=MATCHES_SCHEMA)}, {"scanned": 0, "documents with evidence": 0}
             counted = progress(context, f"decontaminate {source}", "documents", len(new))
-            index = build(questions, settings.using(allow_list=exceptions))
-            look = partial(match, index=index, method=settings.method, encoder=embedder)
-            parts = [match(new.clear(), index, settings.method, embedder)]
+            look = partial(match, index=index(), method=settings.method, encoder=embedder)
+            parts = [match(new.clear(), index(), settings.method, embedder)]
             for number, part in enumerate(engine.map(look, new.select("id", "text", "text_hash").iter_slices(shard))):
                 parts.append(part)
                 counted.advance(min(shard, len(new) - number * shard))

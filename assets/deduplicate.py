@@ -1,4 +1,4 @@
-"""Deduplicate: clusters of equal and nearly equal documents, across all sources."""
+"""Deduplicate: clusters of equal and nearly equal documents across all sources, and passages that a source repeats."""
 
 from functools import partial
 from typing import Final
@@ -11,16 +11,25 @@ from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.deduplicate.cluster import cluster
+from midtrain_dagster.deduplicate.passages import PASSAGES as PASSAGES_SCHEMA
+from midtrain_dagster.deduplicate.passages import passages, repeated
+from midtrain_dagster.deduplicate.semantic import of_all, semantic_clusters, vectors
 from midtrain_dagster.deduplicate.signatures import SIGNATURES as SCHEMA
 from midtrain_dagster.deduplicate.signatures import signatures
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
 from midtrain_dagster.shards import Engine
+from midtrain_dagster.tables import digest
+from resources.embedder import Embedder
 from resources.lake import Lake
 
 GROUP: Final = "deduplicate"
 TABLE = "duplicate_clusters"
 SIGNATURES = "signatures"
+PASSAGES = "passages"
+REPEATED = "repeated_text"
+VECTORS = "document_vectors"
+SEMANTIC = "semantic_clusters"
 
 
 def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
@@ -120,6 +129,128 @@ def largest(lake: Lake) -> dg.MetadataValue:
     return markdown(shown.select("documents", pl.col("sources").list.join(", "), begins=pl.col("text").str.slice(0, 160)))
 
 
+def repeated_text(source: str, project: Project) -> dg.AssetsDefinition:
+    """How much of each document many documents of its source have. Hashes are kept, so that old text is not read again."""
+
+    @dg.asset(
+        key=[REPEATED, source],
+        deps=[["clean_documents", source]],
+        group_name=GROUP,
+        kinds={"duckdb", "deltalake"},
+        owners=OWNERS,
+        code_version=code_version("deduplicate"),
+        automation_condition=AUTOMATION,
+        tags={"midtrain/source": source},
+        description=f"Share of each document of `{source}` in lines and paragraphs that "
+        f"{project.deduplication.line_documents} documents or more of it have.",
+    )
+    @measured
+    def asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
+    ) -> dg.MaterializeResult:
+        base = fingerprint(code_version("deduplicate"), project.deduplication.model_dump(mode="json"))
+
+        def split(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
+            shards = new.select("id", "text", "text_hash", "source").iter_slices(project.compute.shard)
+            parts = engine.map(partial(passages, settings=project.deduplication), shards)
+            return {PASSAGES: pl.concat([passages(new.clear(), project.deduplication), *parts])}, {}
+
+        done = by_document(
+            lake.tables,
+            asset=f"{PASSAGES}/{source}",
+            reads="clean_documents",
+            writes=(PASSAGES,),
+            source=source,
+            base=base,
+            work=split,
+        )
+
+        def work() -> tuple[pl.DataFrame, dict[str, object]]:
+            stored = lake.tables.files(PASSAGES, source=source)
+            given = lake.tables.relation(PASSAGES, sources=[source]) if stored else pl.DataFrame(schema=PASSAGES_SCHEMA)
+            found = repeated(given, project.deduplication)
+            told: dict[str, object] = {
+                f"documents with repeated {kind}": int((found[f"repeated_{kind}"] > 0).sum())
+                for kind in ("lines", "paragraphs")
+            }
+            return found.with_columns(source=pl.lit(source)), told
+
+        refreshed = whole(
+            lake.tables,
+            asset=context.asset_key.to_user_string(),
+            name=REPEATED,
+            base=base,
+            inputs={source: done.digest},
+            reads={PASSAGES: lake.tables.version(PASSAGES)},
+            source=source,
+            work=work,
+        )
+        return of_table(context, lake.tables, REPEATED, refreshed._replace(worked=done.worked))
+
+    return asset
+
+
+def semantic(project: Project) -> dg.AssetsDefinition:
+    """Clusters of documents that say the same. Of each near cluster the first is embedded; its vector is kept."""
+
+    @dg.asset(
+        key=SEMANTIC,
+        deps=[*(["clean_documents", source] for source in project.document_sources), TABLE],
+        group_name=GROUP,
+        kinds={"numpy", "deltalake"},
+        owners=OWNERS,
+        code_version=code_version("deduplicate"),
+        automation_condition=AUTOMATION,
+        description=f"Documents whose embeddings have a cosine of {project.deduplication.semantic} or more, directly or by others.",
+    )
+    @measured
+    def asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], embedder: dg.ResourceParam[Embedder]
+    ) -> dg.MaterializeResult:
+        base = fingerprint(code_version("deduplicate"), embedder.version)
+        clusters = lake.tables.read(TABLE)
+        first = clusters.filter(pl.col("id") == pl.col("near_cluster")).select("id")
+        counted = progress(context, "embeddings", "documents")
+        done = {}
+        for source in project.document_sources:
+            done[source] = by_document(
+                lake.tables,
+                asset=f"{VECTORS}/{source}",
+                reads="clean_documents",
+                writes=(VECTORS,),
+                source=source,
+                base=base,
+                work=lambda new: ({VECTORS: vectors(new, embedder)}, {}),
+                passing=first,
+            )
+            counted.advance(done[source].worked)
+
+        def work() -> tuple[pl.DataFrame, dict[str, object]]:
+            found = of_all(clusters, semantic_clusters(lake.tables.read(VECTORS), project.deduplication))
+            again = int((found["semantic_cluster"].is_duplicated()).sum())
+            return found, {"documents with a semantic duplicate": again}
+
+        refreshed = whole(
+            lake.tables,
+            asset=SEMANTIC,
+            name=SEMANTIC,
+            base=fingerprint(base, project.deduplication.semantic),
+            inputs={**{source: refresh.digest for source, refresh in done.items()}, TABLE: digest(clusters)},
+            reads={VECTORS: lake.tables.version(VECTORS)},
+            source=None,
+            work=work,
+        )
+        worked = sum(refresh.worked for refresh in done.values())
+        return of_table(context, lake.tables, SEMANTIC, refreshed._replace(worked=worked))
+
+    return asset
+
+
 def assets(project: Project, method: str) -> list[dg.AssetsDefinition]:
-    """One asset for all sources; `method` is the one whose contamination matches a gate goes by."""
-    return [duplicate_clusters(project, method)]
+    """One asset for all sources, whose gate goes by contamination matches of `method`; more where the project asks for them."""
+    settings = project.deduplication
+    return [
+        duplicate_clusters(project, method),
+        *(repeated_text(source, project) for source in project.document_sources if settings.repeated),
+        *([semantic(project)] if settings.semantic_clusters else []),
+    ]

@@ -23,12 +23,8 @@ COORDINATED = "coordinated_ratings"  # table of what several raters say together
 CUTS = "cut_spans"  # table of a recipe beside its selection: what it cuts out of documents
 HELD_OUT = "held out"  # the reason that selection gives a document which no run trains on
 ATTRIBUTES = (
-    "quality_signals",
-    "sensitive_spans",
-    "duplicate_clusters",
-    "document_ratings",
-    COORDINATED,
-    "contamination_matches",
+    *("quality_signals", "sensitive_spans", "repeated_text", "duplicate_clusters", "semantic_clusters"),
+    *("document_ratings", COORDINATED, "contamination_matches"),
 )
 TABLE_OF: dict[Step, str] = {
     "deduplicate": "duplicate_clusters",
@@ -114,14 +110,17 @@ def relations(
         "left join cut_documents c using (id, text_hash)"
     )
     spans = of("sensitive_spans") if held("sensitive_spans") else "(select null::varchar as id where false)"
+    repeated = f"left join {of('repeated_text')} r using (id, text_hash)" if held("repeated_text") else ""
     con.execute(
-        f"create view signals as select q.* exclude (source, characters, language), coalesce(s.found, 0) as sensitive "
-        f"from {of('quality_signals')} q left join (select id, count(*) as found from {spans} group by id) s using (id)"
+        f"create view signals as select q.* exclude (source, characters, language), coalesce(s.found, 0) as sensitive"
+        f"{', r.* exclude (id, text_hash, source)' if repeated else ''} from {of('quality_signals')} q "
+        f"left join (select id, count(*) as found from {spans} group by id) s using (id) {repeated}"
     )
     if held("duplicate_clusters"):
-        clusters = of("duplicate_clusters")
+        semantic = f"left join {of('semantic_clusters')} s using (id, text_hash)" if held("semantic_clusters") else ""
         con.execute(
-            f"create view clusters as select id, text_hash, exact_cluster as exact, near_cluster as near from {clusters}"
+            f"create view clusters as select c.id, c.text_hash, exact_cluster as exact, near_cluster as near"
+            f"{', semantic_cluster as semantic' if semantic else ''} from {of('duplicate_clusters')} c {semantic}"
         )
     if held("document_ratings"):
         together = coordinated and held(COORDINATED)

@@ -65,6 +65,8 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         deps=[
             *(["clean_documents", name] for name in names),
             "duplicate_clusters",
+            *(["repeated_text", name] for name in names if project.deduplication.repeated),
+            *(["semantic_clusters"] if project.deduplication.semantic_clusters else []),
             *(["document_ratings", name] for name in names if project.raters),
             *([COORDINATED] if project.coordinated else []),
             *(["contamination_matches", name] for name in names),
@@ -190,11 +192,13 @@ def examples(lake: Lake, recipe: str, each: int = 2) -> pl.DataFrame:
 
 def digest_of(tables: Tables, table: str, source: str) -> str:
     """Digest of what a table holds of a source, or of all sources where it is made as a whole."""
-    asset = table if table in ("duplicate_clusters", COORDINATED) else f"{BESIDE.get(table, table)}/{source}"
+    asset = table if table in ACROSS else f"{BESIDE.get(table, table)}/{source}"
     record = tables.record(table, asset)
     return record.digest if record else ""
 
 
+# Tables of all sources together, each by one asset.
+ACROSS = ("duplicate_clusters", "semantic_clusters", COORDINATED)
 # Tables that another asset writes beside its own.
 BESIDE = {"quality_signals": "clean_documents", "sensitive_spans": "clean_documents"}
 

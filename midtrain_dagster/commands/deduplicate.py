@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         lines: Annotated[
             bool,
-            typer.Option("--lines", help="Also repeated_lines.parquet: how much of each document many of its source have."),
+            typer.Option("--lines", help="Also repeated_text.parquet: how much of each document many of its source have."),
         ] = False,
         settings: Annotated[Path | None, typer.Option("--settings", help="YAML file with deduplication settings.")] = None,
         jaccard: Annotated[

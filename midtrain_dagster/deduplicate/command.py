@@ -12,7 +12,7 @@ import polars as pl
 from midtrain_dagster import files
 from midtrain_dagster.deduplicate.bands import banding
 from midtrain_dagster.deduplicate.cluster import SURVIVORS, batches
-from midtrain_dagster.deduplicate.lines import REPEATED, lines, repeated
+from midtrain_dagster.deduplicate.passages import PASSAGES, passages, repeated
 from midtrain_dagster.deduplicate.signatures import SIGNATURES, signatures
 from midtrain_dagster.documents import REJECTED_SCHEMA, rejected
 from midtrain_dagster.errors import MidtrainError
@@ -31,11 +31,10 @@ def run(
 ) -> dict[str, Any]:
     """Find duplicates among the documents in `paths` and those whose signatures are in `known`; returns counts and speed.
 
-    `repeated_lines`: also how much of each document stands in many documents of its source (all lines' hashes in memory).
+    `repeated_lines`: also how much of each document stands in many of the others.
     """
     started, cpu, size = time.monotonic(), time.process_time(), 0
     bands, reasons = banding(settings), Counter[str]()
-    hashed: list[pl.DataFrame] = []
     with ExitStack() as stack:
         seen = stack.enter_context(Seen())
         old = _remember(known, seen)
@@ -43,6 +42,9 @@ def run(
         lost = stack.enter_context(files.ParquetSink(out / "rejected_records.parquet"))
         sink.write(pl.DataFrame(schema=SIGNATURES))
         lost.write(pl.DataFrame(schema=REJECTED_SCHEMA))
+        parts = stack.enter_context(files.ParquetSink(out / "passages.parquet")) if repeated_lines else None
+        if parts is not None:
+            parts.write(pl.DataFrame(schema=PASSAGES))
         for batch in files.read(paths):
             new = pl.Series([seen.add(identifier) for identifier in batch.documents["id"]], dtype=pl.Boolean)
             fresh = batch.documents.filter(new)
@@ -51,14 +53,15 @@ def run(
             lost.write(rejects)
             reasons.update(rejects["reason"].to_list())
             sink.write(signatures(fresh, settings, progress))
-            if repeated_lines:
-                hashed.append(lines(fresh, settings))
+            if parts is not None:
+                parts.write(passages(fresh, settings))
             size += int(fresh["text"].str.len_bytes().sum())
         progress.close()
     counts = _clusters([*known, out / "signatures.parquet"], out / "clusters.parquet", settings)
-    if repeated_lines:
-        with files.ParquetSink(out / "repeated_lines.parquet") as found:
-            found.write(repeated(pl.concat(hashed), settings) if hashed else pl.DataFrame(schema=REPEATED))
+    if parts is not None:
+        stored = str(parts.path).replace("'", "''")
+        with files.ParquetSink(out / "repeated_text.parquet") as found:
+            found.write(repeated(f"read_parquet('{stored}')", settings))
         counts["documents_with_repeated_lines"] = int((pl.read_parquet(found.path)["repeated_lines"] > 0).sum())
     seconds = time.monotonic() - started
     return {

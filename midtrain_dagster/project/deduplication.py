@@ -8,7 +8,7 @@ from midtrain_dagster.settings import Settings
 
 
 class Deduplication(Settings):
-    """Exact and near duplicates (MinHash LSH), repeated lines, and semantic duplicates where an encoder is given."""
+    """Exact and near duplicates (MinHash LSH); where asked, repeated lines and paragraphs, and semantic duplicates."""
 
     ngram: int = Field(default=5, ge=1, description="Words in a shingle.")
     jaccard: float = Field(
@@ -33,9 +33,16 @@ class Deduplication(Settings):
     survivor: Literal["longest", "first"] = Field(
         default="longest", description="Which member of a cluster stays; ties go to the smallest id."
     )
-    line_characters: int = Field(default=20, ge=1, description="Shorter lines are never counted as repeated.")
+    repeated: bool = Field(
+        default=False,
+        description="Also measure what of each document many of its source have: `signal.repeated_line_character_ratio`, …",
+    )
+    line_characters: int = Field(default=20, ge=1, description="Shorter lines and paragraphs are never counted as repeated.")
     line_documents: int = Field(
-        default=10, ge=2, description="A line in at least so many documents of a source is a repeated one."
+        default=10, ge=2, description="A line or paragraph in at least so many documents of a source is a repeated one."
+    )
+    semantic_clusters: bool = Field(
+        default=False, description="Also find semantic duplicates with the project's `embedder`: `by: [near, semantic]`."
     )
     semantic: float = Field(
         default=0.95, gt=0, le=1, description="Cosine similarity from which two documents are semantic duplicates."

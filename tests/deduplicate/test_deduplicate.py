@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from midtrain_dagster import documents
 from midtrain_dagster.deduplicate.bands import banding, bands_for
 from midtrain_dagster.deduplicate.cluster import CLUSTERS, cluster, similarity, survivors
-from midtrain_dagster.deduplicate.lines import repeated_lines
-from midtrain_dagster.deduplicate.semantic import semantic_clusters
+from midtrain_dagster.deduplicate.passages import passages, repeated
+from midtrain_dagster.deduplicate.semantic import of_all, semantic_clusters, vectors
 from midtrain_dagster.deduplicate.signatures import SIGNATURES, signatures
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.deduplication import Deduplication
@@ -140,15 +140,22 @@ def test_bands_meet_their_error():
             banding(Deduplication(**wrong))
 
 
-def test_repeated_lines_are_those_of_many_documents_of_one_source():
-    menu = "Home | About us | Contact and imprint"
-    rows = [{"id": f"{i}", "source": "web", "text": f"{menu}\nThis is the story of number {i}.\nshort"} for i in range(4)]
+def test_repeated_passages_are_those_of_many_documents_of_one_source(tmp_path):
+    menu, notice = "Home | About us | Contact and imprint", "All of this may be copied\nby anyone who keeps the notice."
+    rows = [{"id": f"{i}", "source": "web", "text": f"{menu}\nThe story of number {i}.\nshort\n \n{notice}"} for i in range(4)]
+    rows += [{"id": "7", "source": "web", "text": f"  {menu.upper()}"}]
     rows += [{"id": "8", "source": "other", "text": menu}, {"id": "9", "source": "web", "text": ""}]
-    found = repeated_lines(documents.documents(rows), Deduplication(line_documents=4))
-    assert found["lines"].to_list() == [2, 2, 2, 2, 1, 0]
-    assert found["repeated_lines"].to_list() == [1, 1, 1, 1, 0, 0]
-    assert found["repeated_line_character_ratio"][0] == pytest.approx(len(menu) / (len(menu) + 30))
-    assert found["repeated_line_character_ratio"][5] is None
+    settings = Deduplication(line_documents=4)
+    parts = [passages(documents.documents(some), settings) for some in (rows[:3], rows[3:])]
+    found = repeated(pl.concat(parts), settings)
+    assert found["lines"].to_list() == [4, 4, 4, 4, 1, 1, 0]
+    assert found["repeated_lines"].to_list() == [3, 3, 3, 3, 1, 0, 0]
+    assert found["repeated_line_character_ratio"].to_list() == pytest.approx([93 / 115] * 4 + [1, 0, 0])
+    assert found["paragraphs"].to_list() == [2, 2, 2, 2, 1, 1, 0]
+    assert found["repeated_paragraphs"].to_list() == [1, 1, 1, 1, 0, 0, 0]
+    assert found["repeated_paragraph_character_ratio"][0] == pytest.approx(len(notice) / (len(notice) + 66))
+    pl.concat(parts).write_parquet(tmp_path / "passages.parquet")
+    assert repeated(f"read_parquet('{tmp_path}/passages.parquet')", settings).equals(found)
 
 
 def test_semantic_clusters_join_what_points_the_same_way():
@@ -158,7 +165,10 @@ def test_semantic_clusters_join_what_points_the_same_way():
             return vectors[[int(text) for text in texts]]
 
     rows = documents.documents([{"id": "c", "text": "0"}, {"id": "b", "text": "1"}, {"id": "a", "text": "2"}])
-    assert semantic_clusters(rows, Encoder())["semantic_cluster"].to_list() == ["a", "b", "a"]
+    found = semantic_clusters(vectors(rows, Encoder()))
+    assert found["semantic_cluster"].to_list() == ["a", "b", "a"]
+    near = pl.DataFrame({"id": list("abcd"), "near_cluster": list("abcb"), "text_hash": "", "source": "web"})
+    assert of_all(near, found).select("id", "semantic_cluster").rows() == [("a", "a"), ("b", "b"), ("c", "a"), ("d", "b")]
 
 
 def test_the_command_works_in_increments(tmp_path):
@@ -177,7 +187,7 @@ def test_the_command_works_in_increments(tmp_path):
 
     everything = corpus()
     whole = run("whole", pl.concat([everything, everything[:2]]), "--lines")
-    assert pl.read_parquet(tmp_path / "whole/repeated_lines.parquet")["repeated_lines"].sum() == 0
+    assert pl.read_parquet(tmp_path / "whole/repeated_text.parquet")["repeated_lines"].sum() == 0
     assert whole["documents_with_repeated_lines"] == 0
     assert (whole["read"], whole["kept"], whole["rejected"]) == (82, 80, 2)
     assert (whole["exact_duplicates"], whole["near_duplicates"], whole["clusters"]) == (20, 40, 20)
