@@ -17,15 +17,16 @@ import yaml
 from small_graph import ORDER, Project
 from typer.testing import CliRunner
 
-from midtrain_dagster import cli
+from midtrain_dagster import cli, staging
 from midtrain_dagster.artifacts import Artifacts, content_digest
 from midtrain_dagster.audit.vacuum import carry_out, plan
 from midtrain_dagster.documents import documents
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.pieces import Unreadable
 from midtrain_dagster.project import project as projects
 from midtrain_dagster.project.project import Project as Settings
 from midtrain_dagster.store import Store
-from midtrain_dagster.tables import Record, Tables, Unreadable, digest
+from midtrain_dagster.tables import Record, Tables, digest
 from resources.lake import Lake
 
 KEYS = {"AWS_ACCESS_KEY_ID": "operator", "AWS_SECRET_ACCESS_KEY": "planted-in-the-environment", "AWS_REGION": "us-east-1"}
@@ -91,6 +92,19 @@ def test_the_second_of_two_runs_of_one_asset_is_refused(server: dict[str, str]) 
     with pytest.raises(MidtrainError, match="another run has just written it"):
         tables.commit("raw", "a", rows, Record("raw/a", "late", "", digest(rows), 2, {}, {}), replace=False, after=stood)
     assert len(tables.read("raw")) == 3
+
+
+def test_rows_that_go_through_files_come_into_a_store(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "HELD", 1)
+    tables = Tables("s3://bucket/staged", server)
+    for texts in (["one", "two"], ["three"]):
+        frames = [documents([{"id": text, "text": text, "source": "a"}]) for text in texts]
+        with staging.Staged(tables, "raw", "a") as rows:
+            for frame in frames:
+                rows.add(frame)
+            rows.commit(Record("raw/a", texts[0], "", rows.digest(), rows.rows, {}, {}), replace=False)
+    assert sorted(tables.read("raw")["text"]) == ["one", "three", "two"]
+    assert sorted(text for piece in tables.pieces("raw", "a").read() for text in piece["text"]) == ["one", "three", "two"]
 
 
 def test_what_one_machine_made_another_finds(server: dict[str, str], tmp_path: Path) -> None:
