@@ -1,7 +1,7 @@
 """Rate: one asset trains each rater that learns from the project's documents, one asset a source applies them all."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Final
@@ -282,13 +282,15 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         raters = opened(project, lake, embedder, gpu)
         journal = Journal(lake.cache_path("ratings") / source)
 
+        @cache
+        def stored() -> pl.DataFrame | None:
+            """What was rated before: read once, however many pieces the source has."""
+            there = lake.tables.record(TABLE, context.asset_key.to_user_string())
+            return lake.tables.read(TABLE, source).drop("source") if there else None
+
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
             """Rate what no rater of this version has rated: a new rater does not cost the old ones' work again."""
-            old = (
-                lake.tables.read(TABLE, source).drop("source")
-                if lake.tables.record(TABLE, context.asset_key.to_user_string())
-                else None
-            )
+            old = stored()
             ratings = (old if old is not None else rate(new.clear(), raters)).join(
                 new.select("id", "text_hash"), on=["id", "text_hash"], how="semi"
             )
