@@ -42,8 +42,10 @@ SHARDED = {
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Three nodes of one core; the first one is the head, and the one that this process is connected to."""
-    os.environ.update(PATIENCE)
     from ray.cluster_utils import Cluster
+
+    shared = os.pathsep.join([str(Path(__file__).parent / "faults"), *filter(None, sys.path)])  # what the nodes' workers import
+    os.environ.update(PATIENCE, PYTHONPATH=shared)
 
     node = {"num_cpus": 1, "object_store_memory": STORE}
     made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
