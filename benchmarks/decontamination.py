@@ -12,6 +12,8 @@ import json
 import random
 import re
 import resource
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,6 +186,13 @@ def given(near: list[Path], rephrased: list[Path], limit: int) -> Iterator[tuple
             yield f"rephrased: {path.stem}", True, whole(row)
 
 
+def rewritten(path: Path) -> Iterator[tuple[str, bool, str]]:
+    """Each question in other words, and another question that resembles it."""
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        yield f"rewritten: {path.stem}", True, row["rephrased"]
+        yield f"near: {path.stem}", False, row["near"]
+
+
 def table(labelled: pl.DataFrame, flagged: set[str]) -> Row:
     """Recall or false-positive rate per kind, and precision and recall over all."""
     seen = labelled.with_columns(flagged=pl.col("id").is_in(sorted(flagged)))
@@ -196,23 +205,15 @@ def table(labelled: pl.DataFrame, flagged: set[str]) -> Row:
     }
 
 
-def datatrove(labelled: pl.DataFrame, questions: pl.DataFrame) -> set[str]:
-    """The peer's own rule over the same words: any 12-gram of question and answer, or one that straddles them.
-
-    datatrove's filter reads its questions through lighteval; its rule is restated here so that it needs neither (numbers kept).
-    """
-    from datatrove.utils.text import TextNormConfig, simplify_text
-
-    config = TextNormConfig(norm_numbers=False)
-
-    def grams(text: str) -> set[tuple[str, ...]]:
-        words = simplify_text(text, config).split()
-        return {tuple(words[i : i + 12]) for i in range(len(words) - 11)}
-
-    known: set[tuple[str, ...]] = set()
-    for row in questions.iter_rows(named=True):
-        known |= grams(f"{row['question']} {row['answer'] or ''}")
-    return {i for i, text in labelled.select("id", "text").iter_rows() if not known.isdisjoint(grams(text))}
+def peers(python: Path, labelled: pl.DataFrame, questions: pl.DataFrame) -> dict[str, dict[str, object]]:
+    """What datatrove flags and the CPU seconds it takes, by configuration (`decontamination_peer.py`, in its own environment)."""
+    with tempfile.TemporaryDirectory() as folder:
+        documents, asked, answer = (Path(folder) / name for name in ("documents.parquet", "questions.parquet", "answer.json"))
+        labelled.select("id", "text").write_parquet(documents)
+        questions.select("question", "answer").write_parquet(asked)
+        script = Path(__file__).with_name("decontamination_peer.py")
+        subprocess.run([str(python), str(script), str(documents), str(asked), str(answer)], check=True)
+        return dict(json.loads(answer.read_text()))
 
 
 def main() -> None:
@@ -221,20 +222,26 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, nargs="+", required=True)
     parser.add_argument("--near", type=Path, nargs="*", default=[])
     parser.add_argument("--rephrased", type=Path, nargs="*", default=[])
+    parser.add_argument(
+        "--rewritten", type=Path, help="rows of question, answer, rephrased and near; their questions are added"
+    )
     parser.add_argument("--methods", default=",".join(m for m in METHODS if m != "embedding"))
     parser.add_argument("--embed", action="store_true", help="give the cascade an encoder")
     parser.add_argument("--each", type=int, default=100, help="planted documents of every kind")
     parser.add_argument("--limit", type=int, default=2000, help="rows read of every near or rephrased file")
     parser.add_argument("--megabytes", type=float, default=50.0)
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--datatrove", action="store_true")
+    parser.add_argument(
+        "--peer", type=Path, help="the Python of an environment with datatrove[processing]: its filter beside ours"
+    )
     parser.add_argument("--save", type=Path, help="directory for the labelled documents and every method's matches")
     options = parser.parse_args()
 
-    questions = read_questions(options.questions)
+    questions = read_questions([*options.questions, *([options.rewritten] if options.rewritten else [])])
     pages = corpus(options.corpus, options.megabytes)
     rows = [("clean", False, page) for page in pages]
     rows += plant(questions, pages, options.each, options.seed)
+    rows += list(rewritten(options.rewritten)) if options.rewritten else []
     rows += list(given(options.near, options.rephrased, options.limit))
     labelled = documents.documents([{"id": f"{i:07}", "text": text} for i, (_, _, text) in enumerate(rows)]).select(
         "id", "text", "text_hash"
@@ -258,11 +265,9 @@ def main() -> None:
         if options.save:
             options.save.mkdir(parents=True, exist_ok=True)
             matches.write_parquet(options.save / f"{method}.parquet")
-    if options.datatrove:
-        started = time.process_time()
-        flagged = datatrove(labelled, questions)
-        spent = time.process_time() - started
-        results.append({"method": "datatrove rule", "MB/s": round(megabytes / spent, 1), **table(labelled, flagged)})
+    for name, said in (peers(options.peer, labelled, questions) if options.peer else {}).items():
+        rates = table(labelled, set(said["contaminated"]))
+        results.append({"method": name, "MB/s": round(megabytes / said["seconds"], 2), **rates})
     if options.save:
         labelled.write_parquet(options.save / "labelled.parquet")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
