@@ -14,6 +14,7 @@ from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import allow_list, before, passing
 from midtrain_dagster.code import code_version
 from midtrain_dagster.decontaminate import review
+from midtrain_dagster.decontaminate.added import follow_questions
 from midtrain_dagster.decontaminate.allow_list import read_allow_list
 from midtrain_dagster.decontaminate.decide import decisive, unexcepted
 from midtrain_dagster.decontaminate.index import Index, build
@@ -35,6 +36,7 @@ GROUP: Final = "decontaminate"
 QUESTIONS = "benchmark_questions"
 MATCHES = "contamination_matches"
 SCANNED = 1 << 22  # packed tokens that are decoded and scanned at a time
+LOOKED_AT = "scanned_documents"  # id and text_hash of each document that was looked at: most have no match
 
 
 def benchmark_questions(project: Project, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
@@ -116,45 +118,76 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
         embedder: dg.ResourceParam[Embedder],
         engine: dg.ResourceParam[Engine],
     ) -> dg.MaterializeResult:
-        questions = lake.tables.read(QUESTIONS)
-        shard = project.compute.shard
+        tables, name = lake.tables, context.asset_key.to_user_string()
+        questions, asked = tables.read(QUESTIONS), tables.version(QUESTIONS)
         exceptions = allow_list(lake, settings)
+        base = fingerprint(
+            code_version("decontaminate"),
+            settings.evidence(),
+            sorted(read_allow_list(exceptions).phrases),  # its documents and pairs are each recipe's decision
+            embedder.version,
+        )
+        allowing = settings.using(allow_list=exceptions)
+        look = partial(looked_for, context, source, embedder, engine, project.compute.shard)
 
         @cache  # the documents come in pieces
-        def index() -> Index:
-            return build(questions, settings.using(allow_list=exceptions))
+        def index() -> Index | None:
+            return build(questions, allowing) if len(questions) else None
 
         def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
-            if questions.is_empty():  # a project without benchmarks
-                return {MATCHES: pl.DataFrame(schema=MATCHES_SCHEMA)}, {"scanned": 0, "documents with evidence": 0}
-            counted = progress(context, f"decontaminate {source}", "documents", len(new))
-            look = partial(match, index=index(), method=settings.method, encoder=embedder)
-            parts = [match(new.clear(), index(), settings.method, embedder)]
-            for number, part in enumerate(engine.map(look, new.select("id", "text", "text_hash").iter_slices(shard))):
-                parts.append(part)
-                counted.advance(min(shard, len(new) - number * shard))
-            found = pl.concat(parts).sort("id", "question_id", "start", "question_part")
-            return {MATCHES: found}, {"scanned": len(new), "documents with evidence": found["id"].n_unique()}
+            found = look(new, index())
+            seen = new.select("id", "text_hash")
+            return {MATCHES: found, LOOKED_AT: seen}, {"scanned": len(new), "documents with evidence": found["id"].n_unique()}
 
-        refreshed = by_document(
-            lake.tables,
-            asset=context.asset_key.to_user_string(),
-            reads="clean_documents",
-            writes=(MATCHES,),
+        followed = follow_questions(
+            tables,
+            asset=name,
             source=source,
-            base=fingerprint(
-                code_version("decontaminate"),
-                settings.evidence(),
-                sorted(read_allow_list(exceptions).phrases),  # its documents and pairs are each recipe's decision
-                sorted(questions["question_id"]),
-                embedder.version,
-            ),
+            base=base,
+            reads="clean_documents",
+            matches=MATCHES,
+            scanned=LOOKED_AT,
+            questions=QUESTIONS,
+            look=lambda fresh: partial(look, index=build(fresh, allowing)),
+        )
+        refreshed = by_document(
+            tables,
+            asset=name,
+            reads="clean_documents",
+            writes=(MATCHES, LOOKED_AT),
+            source=source,
+            base=base,
             work=work,
             passing=passing(lake, project.curation, GROUP, source, settings.method),
+            seen_by=LOOKED_AT,
+            besides={QUESTIONS: asked},
+            again=followed is None,
         )
+        refreshed = refreshed._replace(changed=refreshed.changed or bool(followed))
         return of_table(context, lake.tables, MATCHES, refreshed, {"strongest evidence": strongest(lake, source)})
 
     return asset
+
+
+def looked_for(
+    context: dg.AssetExecutionContext,
+    source: str,
+    embedder: Embedder,
+    engine: Engine,
+    shard: int,
+    documents: pl.DataFrame,
+    index: Index | None,
+) -> pl.DataFrame:
+    """Matches of documents with questions, shard by shard; none where the project has no benchmark."""
+    if index is None:
+        return pl.DataFrame(schema=MATCHES_SCHEMA)
+    counted = progress(context, f"decontaminate {source}", "documents", len(documents))
+    look = partial(match, index=index, encoder=embedder)
+    parts = [match(documents.clear(), index, encoder=embedder)]
+    for number, part in enumerate(engine.map(look, documents.select("id", "text", "text_hash").iter_slices(shard))):
+        parts.append(part)
+        counted.advance(min(shard, len(documents) - number * shard))
+    return pl.concat(parts).sort("id", "question_id", "start", "question_part")
 
 
 def strongest(lake: Lake, source: str | None = None, number: int = 6) -> dg.MetadataValue:

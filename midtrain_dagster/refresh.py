@@ -48,28 +48,32 @@ def by_document(
     base: str,
     work: Callable[[pl.DataFrame], tuple[Frames, dict[str, Any]]],
     passing: pl.DataFrame | None = None,
+    seen_by: str | None = None,
+    besides: Mapping[str, int] | None = None,
+    again: bool = False,
 ) -> Refreshed:
     """Refresh what is computed document by document from a source of table `reads`.
 
     `base` is the fingerprint of code and configuration. `work` takes a bounded piece of the documents and returns a frame for
     each table in `writes`, keyed by `id`, and what to remember, which is added up over the pieces. The first of `writes` is the asset's own table: its commit comes last
     and carries the record, so a run killed in between is simply done again. `passing` (ids) is the gate: only these
-    documents are worked on.
+    documents are worked on. `seen_by` is the one of `writes` that has a row for every document worked on, where the first has not:
+    with a gate it tells what is done. `besides` are versions of other tables to remember. `again`: work on everything.
     """
     own = writes[0]
     found = {name: tables.record(name, asset) for name in writes}
     last = found[own]
-    seen = {reads: tables.version(reads)}
+    seen = {reads: tables.version(reads), **(besides or {})}
     mark = fingerprint(
         base, seen, digest(passing.select("id")) if passing is not None else "", last.fingerprint if last else ""
     )
-    if last and last.base == base and last.reads == seen and passing is None:
+    if last and last.base == base and last.reads == seen and passing is None and not again:
         return _unchanged(tables, own, last)
-    afresh = last is None or last.base != base or None in found.values()
+    afresh = again or last is None or last.base != base or None in found.values()
     if passing is None:
         new, gone, afresh = _changed(tables, source, reads, None if afresh or last is None else last.reads[reads])
     else:
-        new, gone = _gated(tables, own, source, reads, afresh, passing)
+        new, gone = _gated(tables, seen_by or own, source, reads, afresh, passing)
     count = new.total()
     if last and not afresh and not count and not gone:
         return _unchanged(tables, own, last) if last.reads == seen else _remember(tables, own, source, last, seen)
