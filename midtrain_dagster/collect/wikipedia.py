@@ -14,6 +14,7 @@ COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
 TABLE = re.compile(r"^[ :*]*\{\|(?:(?!^[ :*]*\{\||^\s*\|\}(?!\})).)*^\s*\|\}(?!\})", re.S | re.M)
 FILES = re.compile(r"\[\[\s*:?(?:file|image|category|datei|fichier|archivo|kategorie)\s*:", re.I)
 CAPTION = 20_000  # characters of a caption: bounds the search for the end of one that has none
+BAR = re.compile(r"\|(?![^\[\]]*\]\])")  # between a template's values, not inside a link
 BRACKETS = re.compile(r"\[\[|\]\]")
 DRESSED = re.compile(r"\{\{([\w -]{1,20})\|([^{}]{0,2000})\}\}")
 SHOWN = {
@@ -131,7 +132,7 @@ def plain(wikitext: str) -> str:
 def _undressed(found: re.Match[str]) -> str:
     """The text that a template shows."""
     name = found.group(1).strip().lower().replace("_", " ")
-    given = [part.strip() for part in found.group(2).split("|") if "=" not in part.split("]]")[-1]]
+    given = [part.strip() for part in BAR.split(found.group(2)) if "=" not in part.split("]]")[-1]]
     if name in MEASURES:
         return " ".join(part for part in given[:2] if part)
     return given[-1] if given and name in SHOWN else found.group()

@@ -7,17 +7,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pyarrow as pa
 import pyarrow.ipc
 import pytest
-import yaml
 import zstandard
-
-from midtrain_dagster import definitions as composed
-from midtrain_dagster.project import project as projects
-from resources.lake import Lake
+from curation_project import Curated, curated
 
 STORY = (
     "The lighthouse keeper counted the ships that passed, and of those that did not come back he kept a second list. {0} "
@@ -170,39 +165,13 @@ def write_sources(root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, dict[str, Any]]:
-    """The lake after collection, cleaning, deduplication and selection of all sources; the metadata of each asset."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Curated:
+    """All sources, as the assets made them."""
     root = tmp_path_factory.mktemp("curation")
-    values = {
-        "name": "formats",
-        "storage": "lake",
-        "automatic": False,
-        "compute": {"workers": 1},
-        "sources": write_sources(root / "in"),
-        "embedder": {"model": "fake"},
-        "benchmarks": [{"name": "tulips", "path": "in/tulips_test.jsonl"}],
-        "recipes": ["chosen.yaml"],
-    }
-    (root / "midtrain.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    recipe = yaml.safe_load((Path(composed.__file__).parent / "recipes" / "smoke.yaml").read_text())
-    recipe |= {"name": "chosen", "held_out": {"one_in": 1000, "documents": 1, "characters": 100}}
-    recipe["selection"]["quality"] = ["gopher", "stack"]
-    (root / "chosen.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    project = projects.load(root / "midtrain.yaml")
-    definitions = composed.definitions(project, root)
-    job = dg.define_asset_job("curation", selection=dg.AssetSelection.keys(["selected_documents", "chosen"]).upstream())
-    with dg.DagsterInstance.ephemeral() as instance:
-        graph = dg.Definitions(assets=definitions.assets, resources=definitions.resources, jobs=[job])
-        done = graph.resolve_job_def("curation").execute_in_process(instance=instance, raise_on_error=True)
-        said = {
-            event.asset_key.to_user_string(): {k: v.value for k, v in event.materialization.metadata.items()}
-            for event in done.get_asset_materialization_events()
-            if event.asset_key
-        }
-    return Lake(root, "lake"), said
+    return curated(root, write_sources(root / "in"), benchmarks=[{"name": "tulips", "path": "in/tulips_test.jsonl"}])
 
 
-def test_every_format_gives_its_documents_and_its_counts_add_up(made: tuple[Lake, dict[str, Any]]) -> None:
+def test_every_format_gives_its_documents_and_its_counts_add_up(made: Curated) -> None:
     lake, said = made
     counts = {key.split("/")[1]: value for key, value in said.items() if key.startswith("raw_documents/")}
     rejects = lake.tables.read("rejected_records")
@@ -223,7 +192,7 @@ def test_every_format_gives_its_documents_and_its_counts_add_up(made: tuple[Lake
     }
 
 
-def test_what_the_formats_carry_is_filled_in(made: tuple[Lake, dict[str, Any]]) -> None:
+def test_what_the_formats_carry_is_filled_in(made: Curated) -> None:
     rows = {row["source"]: row for row in made[0].tables.read("clean_documents").sort("url").iter_rows(named=True)}
     assert rows["wiki"]["url"] == "https://en.wikipedia.org/wiki/Lists"
     assert "{{" not in rows["wiki"]["text"]
@@ -246,7 +215,7 @@ def test_what_the_formats_carry_is_filled_in(made: tuple[Lake, dict[str, Any]]) 
     assert all(row["collected"] is not None for row in rows.values())
 
 
-def test_the_funnel_adds_up_and_shows_examples_of_each_rule(made: tuple[Lake, dict[str, Any]]) -> None:
+def test_the_funnel_adds_up_and_shows_examples_of_each_rule(made: Curated) -> None:
     lake, said = made
     chosen = lake.tables.read("selected_documents/chosen")
     assert sorted(chosen["id"]) == sorted(lake.tables.read("clean_documents")["id"])

@@ -262,6 +262,10 @@ def test_wikitext_comments_tables_and_nested_captions() -> None:
     assert plain("[[File:open|thumb text\nnext line") == "next line"
     dressed = "It ({{IPAc-en|x}}) is {{convert|12|km|mi|abbr=on}} long {{lang|de|lang}}, {{nowrap|so {{lang|fr|loin}}}} {{citation|y}}."
     assert plain(dressed) == "It is 12 km long lang, so loin."
+    assert (
+        plain("They read {{lang|fr|de [[Commune de Paris|la Commune]]}} and {{nowrap|[[a|b]]}}.")
+        == "They read de la Commune and b."
+    )
 
 
 def test_dumps_in_utf_16_are_read_and_files_without_records_are_rejects(tmp_path: Path) -> None:
