@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.rate.rate import Rater
 
 
@@ -23,13 +24,17 @@ class Journal:
         return [batch.join(keys, on=["id", "text_hash"], how="semi") for batch in found]
 
     def write(self, rater: Rater, batch: pl.DataFrame) -> None:
-        """Keep a batch of a rater's ratings."""
+        """Keep a batch of a rater's ratings. Raises MidtrainError where it cannot be written."""
         place = self._place(rater)
-        place.mkdir(parents=True, exist_ok=True)
-        number = len(list(place.glob("*.parquet")))
-        partial = place / f".{number}-{os.getpid()}"
-        batch.write_parquet(partial)
-        partial.replace(place / f"{number:08}.parquet")
+        partial = place / f".partial-{os.getpid()}"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            batch.write_parquet(partial)
+            partial.replace(place / f"{len(list(place.glob('*.parquet'))):08}.parquet")
+        except (OSError, pl.exceptions.ComputeError) as error:  # polars calls a full disk a fault of the file
+            raise MidtrainError(
+                f"ratings: cannot be kept in {place}: {error}; see to room and permissions there, then run again"
+            ) from None
 
     def clear(self) -> None:
         """Forget all: the table has it."""
