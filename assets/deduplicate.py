@@ -1,5 +1,6 @@
 """Deduplicate: clusters of equal and nearly equal documents across all sources, and passages that a source repeats."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -16,8 +17,9 @@ from midtrain_dagster.deduplicate.passages import passages, repeated
 from midtrain_dagster.deduplicate.semantic import of_all, semantic_clusters, vectors
 from midtrain_dagster.deduplicate.signatures import SIGNATURES as SCHEMA
 from midtrain_dagster.deduplicate.signatures import signatures
+from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.project import Project
-from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
+from midtrain_dagster.refresh import Frames, Refreshed, by_document, fingerprint, whole
 from midtrain_dagster.shards import Engine
 from midtrain_dagster.tables import digest
 from resources.embedder import Embedder
@@ -60,19 +62,8 @@ def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
             return {SIGNATURES: pl.concat([signatures(new.clear(), project.deduplication), *signed])}, {}
 
         counted = progress(context, "signatures", "documents")
-        done = {}
-        for source in project.document_sources:
-            done[source] = by_document(
-                lake.tables,
-                asset=f"{SIGNATURES}/{source}",
-                reads="clean_documents",
-                writes=(SIGNATURES,),
-                source=source,
-                base=base,
-                work=sign,
-                passing=passing(lake, project.curation, GROUP, source, method),
-            )
-            counted.advance(done[source].worked)
+        gate = partial(passing, lake, project.curation, GROUP, method=method)
+        done = by_source(lake, project, SIGNATURES, base, sign, gate, counted)
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
             signed = lake.tables.scan(SIGNATURES).select("id", "source")
@@ -96,6 +87,32 @@ def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
         )
 
     return asset
+
+
+def by_source(
+    lake: Lake,
+    project: Project,
+    table: str,
+    base: str,
+    work: Callable[[pl.DataFrame], tuple[Frames, dict[str, object]]],
+    gate: Callable[[str], pl.DataFrame | None],
+    counted: Progress,
+) -> dict[str, Refreshed]:
+    """Bring what is kept of each document for the clusters up to date, source by source; `gate`: which documents of a source pass."""
+    done = {}
+    for source in project.document_sources:
+        done[source] = by_document(
+            lake.tables,
+            asset=f"{table}/{source}",
+            reads="clean_documents",
+            writes=(table,),
+            source=source,
+            base=base,
+            work=work,
+            passing=gate(source),
+        )
+        counted.advance(done[source].worked)
+    return done
 
 
 def stored(lake: Lake, project: Project) -> str | pl.DataFrame:
@@ -211,22 +228,13 @@ def semantic(project: Project) -> dg.AssetsDefinition:
         clusters = lake.tables.read(TABLE)
         first = clusters.filter(pl.col("id") == pl.col("near_cluster")).select("id")
         counted = progress(context, "embeddings", "documents")
-        done = {}
-        for source in project.document_sources:
-            done[source] = by_document(
-                lake.tables,
-                asset=f"{VECTORS}/{source}",
-                reads="clean_documents",
-                writes=(VECTORS,),
-                source=source,
-                base=base,
-                work=lambda new: ({VECTORS: vectors(new, embedder)}, {}),
-                passing=first,
-            )
-            counted.advance(done[source].worked)
+        done = by_source(
+            lake, project, VECTORS, base, lambda new: ({VECTORS: vectors(new, embedder)}, {}), lambda source: first, counted
+        )
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            found = of_all(clusters, semantic_clusters(lake.tables.read(VECTORS), project.deduplication))
+            present = lake.tables.read(VECTORS).filter(pl.col("source").is_in(list(project.document_sources)))
+            found = of_all(clusters, semantic_clusters(present, project.deduplication))
             again = int((found["semantic_cluster"].is_duplicated()).sum())
             return found, {"documents with a semantic duplicate": again}
 
