@@ -1,12 +1,11 @@
 """Every kind of generator through its Dagster asset: with a scripted teacher, and against an endpoint on loopback."""
 
 import html
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import dagster as dg
+import generators_project as SMALL
 import polars as pl
 import pytest
 
@@ -22,17 +21,6 @@ from resources.teacher_server import Manners, serving
 SECRET = "sk-do-not-tell-0123456789"
 
 
-def small() -> ModuleType:
-    """generators_project.py, which is no test module, beside this one."""
-    spec = importlib.util.spec_from_file_location("generators_project", Path(__file__).with_name("generators_project.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SMALL = small()
 FAKE = {"kind": "fake", "script": SMALL.SCRIPT, "prices": {"prompt": 1.0, "completion": 2.0}}
 
 
