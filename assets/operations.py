@@ -96,7 +96,7 @@ def vacuum_job(project: Project, lake: Lake) -> dg.JobDefinition:
         if others:
             raise dg.Failure(f"{len(others)} other runs are going on; a vacuum does not run beside them", allow_retries=False)
         found = plan(lake.tables, lake.artifacts, lake.tables.names(), project.operations.retention.days)
-        carry_out(lake.tables, found)
+        carry_out(lake.tables, lake.artifacts, found)
         context.add_output_metadata({"removed": dg.MetadataValue.json(told(found))})
 
     @dg.job(name="vacuum", description="Remove old versions and artifacts. What a checkpoint was made from always stays.")

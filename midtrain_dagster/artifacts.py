@@ -52,12 +52,23 @@ class Artifacts:
 
     def get(self, name: str, fingerprint: str) -> Artifact | None:
         """The artifact with this fingerprint, or None."""
+        if not (self.root / name / fingerprint / RECORD).exists() and not self._fetched(name, fingerprint):
+            return None
+        return self.recorded(name, fingerprint)
+
+    def recorded(self, name: str, fingerprint: str) -> Artifact | None:
+        """What the record of an artifact says, or None where there is no such artifact. Its files are not fetched: `path` is
+        where they would be."""
         path = self.root / name / fingerprint
         record = path / RECORD
-        if not record.exists() and not self._fetched(name, fingerprint):
+        if record.exists():
+            said: str | bytes | None = record.read_text()
+        else:
+            said = self.store.read(f"{name}/{fingerprint}/{RECORD}") if self.store else None
+        if said is None:
             return None
         try:
-            values = json.loads(record.read_text())
+            values = json.loads(said)
         except ValueError:
             raise MidtrainError(f"{record} is damaged; remove {path} and run again") from None
         return Artifact(
@@ -66,13 +77,14 @@ class Artifacts:
 
     def current(self, name: str) -> Artifact:
         """The newest artifact of a name; MidtrainError where there is none."""
-        newest = self._newest(name)
+        newest = self.newest(name)
         found = self.get(name, newest) if newest else None
         if found is None:
             raise MidtrainError(f"{name} has not been made yet in {self.root}; materialize its asset first")
         return found
 
-    def _newest(self, name: str) -> str | None:
+    def newest(self, name: str) -> str | None:
+        """Fingerprint of the newest artifact of a name, or None."""
         kept = self.store.read(f"{name}/current") if self.store else None
         if kept is not None:
             return kept.decode().strip()
@@ -81,11 +93,14 @@ class Artifacts:
 
     def all(self, name: str) -> list[Artifact]:
         """Every finished artifact of a name, sorted by fingerprint."""
+        found = (self.get(name, fingerprint) for fingerprint in self.fingerprints(name))
+        return [artifact for artifact in found if artifact is not None]
+
+    def fingerprints(self, name: str) -> list[str]:
+        """Under which there is something of a name, here or in the store, finished or not; sorted."""
         folder = self.root / name
         here = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
-        there = set(self.store.folders(name)) if self.store else set()
-        found = (self.get(name, fingerprint) for fingerprint in sorted(here | there))
-        return [artifact for artifact in found if artifact is not None]
+        return sorted(here | (set(self.store.folders(name)) if self.store else set()))
 
     def names(self) -> list[str]:
         """Names under which there are finished artifacts, here or in the store, as `mixture/demo`; sorted."""
@@ -161,6 +176,17 @@ class Artifacts:
                     raise
                 shutil.rmtree(partial)  # another process was quicker
         return True
+
+    def remove(self, name: str, fingerprint: str) -> None:
+        """Remove an artifact, here and in the store. What says that it is there goes first, so that none is ever half there."""
+        if self.store is not None:
+            here = f"{name}/{fingerprint}"
+            for path in sorted(self.store.files(here), key=lambda path: path != f"{here}/{RECORD}"):
+                self.store.remove(path)
+        path, doomed = self.root / name / fingerprint, self.root / name / f".removed-{fingerprint}"
+        if path.exists():
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def mark(self, name: str, fingerprint: str, word: str, values: Any) -> Path:
         """Say something of an artifact that became known later, beside its directory: what is in it stays as it was made."""

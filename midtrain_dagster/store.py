@@ -59,6 +59,15 @@ class Store:
 
         obstore.put(self._store, path, data)
 
+    def remove(self, path: str) -> None:
+        """Remove an object; nothing where there is none."""
+        import obstore
+
+        try:
+            obstore.delete(self._store, path)
+        except FileNotFoundError:
+            return
+
     def upload(self, file: Path, path: str) -> None:
         """Copy a local file there, in parts where it is large."""
         import obstore

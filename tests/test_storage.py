@@ -199,10 +199,24 @@ def test_a_vacuum_from_another_machine_keeps_what_a_checkpoint_in_the_store_was_
     for day in ("a", "b", "c"):
         rows = documents([{"id": day, "text": day, "source": "web"}])
         tables.commit("raw", "web", rows, Record("raw/web", day, "", digest(rows), 1, {}, {}), replace=True)
-    Artifacts(tmp_path / "one", store).build("midtrained_checkpoint/x", "f", lambda out: ("d", {}), {"raw": 0})
-    found = plan(tables, Artifacts(tmp_path / "two", store), tables.names(), days=0.0, now=time.time() + 1)
+
+    def make(out: Path) -> tuple[str, dict[str, object]]:
+        (out / "weights").write_bytes(b"1" * 1000)
+        return "d", {}
+
+    one, two = Artifacts(tmp_path / "one", store), Artifacts(tmp_path / "two", store)
+    one.build("midtrained_checkpoint/x", "f", make, {"raw": 0})
+    for fingerprint in ("old", "new"):
+        one.build("mixture/x", fingerprint, make, {})
+    found = plan(tables, two, tables.names(), days=0.0, now=time.time() + 1)
     assert found.kept_versions == {"raw": [0, 2]}
-    carry_out(tables, found)
+    assert found.artifacts == [("mixture/x", "old")]
+    assert found.bytes > 1000
+    carry_out(tables, two, found)
+    assert list(two.root.rglob("weights")) == []  # nothing was fetched only to be looked at
+    assert store.folders("mixture/x") == ["new"]
+    assert two.get("mixture/x", "old") is None
+    assert (two.current("mixture/x").path / "weights").stat().st_size == 1000
     assert [tables.read("raw", version=version)["id"].to_list() for version in (0, 2)] == [["a"], ["c"]]
     with pytest.raises(Unreadable):
         tables.read("raw", version=1)

@@ -3,11 +3,11 @@
 import shutil
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from midtrain_dagster.artifacts import RECORD, Artifact, Artifacts
-from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.artifacts import Artifact, Artifacts
 from midtrain_dagster.staging import LEFT
 from midtrain_dagster.tables import Tables
 
@@ -19,9 +19,10 @@ class Plan(NamedTuple):
     """What a vacuum would remove."""
 
     files: dict[str, list[str]]  # table → data files that no kept version needs
-    artifacts: list[Path]
+    artifacts: list[tuple[str, str]]  # name, fingerprint
+    left: list[Path]  # directories that killed runs left
     kept_versions: dict[str, list[int]]
-    bytes: int
+    bytes: int  # of all that, here and in the store of artifacts
 
 
 def plan(tables: Tables, artifacts: Artifacts, names: Iterable[str], days: float, now: float | None = None) -> Plan:
@@ -30,28 +31,30 @@ def plan(tables: Tables, artifacts: Artifacts, names: Iterable[str], days: float
     these was made from, table versions and artifacts, down to the sources.
     """
     now = time.time() if now is None else now
-    every = [a for name in artifacts.names() for a in artifacts.all(name)]
-    kept = {a.path for a in every if _stays(artifacts, a, now - days * DAY)}
+    before = now - days * DAY
+    every = [(n, a) for n in artifacts.names() for f in artifacts.fingerprints(n) if (a := artifacts.recorded(n, f))]
+    kept = {artifact.path for name, artifact in every if _stays(artifacts, name, artifact, before)}
     needed: dict[str, set[int]] = {}
-    for artifact in every:
+    for _, artifact in every:
         if artifact.path in kept:
             _down(artifact, tables, artifacts, kept, needed)
     present = [name for name in names if tables.exists(name)]
     for name in present:
-        _newest(tables, name, needed, now - days * DAY)
+        _newest(tables, name, needed, before)
     files = {name: _unneeded(tables, name, needed[name]) for name in present}
-    gone = [a.path for a in every if a.path not in kept] + _abandoned(artifacts, tables, now - max(days, 1.0) * DAY)
-    size = sum(_size(Path(file)) for found in files.values() for file in found) + sum(_size(path) for path in gone)
-    return Plan(files, gone, {name: sorted(needed[name]) for name in present}, size)
+    gone = [(name, artifact.fingerprint) for name, artifact in every if artifact.path not in kept]
+    left = _abandoned(artifacts, tables, now - max(days, 1.0) * DAY)
+    local = [Path(file) for found in files.values() for file in found] + [artifacts.root.joinpath(*one) for one in gone] + left
+    size = sum(map(_size, local)) + _stored(artifacts, gone)
+    return Plan(files, gone, left, {name: sorted(needed[name]) for name in present}, size)
 
 
-def carry_out(tables: Tables, found: Plan) -> None:
-    """Remove what a plan names: artifacts by a rename first, so that none is ever half there."""
-    for path in found.artifacts:
-        doomed = path if path.name.startswith(".") else path.with_name(f".removed-{path.name}")
-        if doomed != path:
-            path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+def carry_out(tables: Tables, artifacts: Artifacts, found: Plan) -> None:
+    """Remove what a plan names."""
+    for name, fingerprint in found.artifacts:
+        artifacts.remove(name, fingerprint)
+    for path in found.left:
+        shutil.rmtree(path, ignore_errors=True)
     for name, files in found.files.items():
         if files:
             tables.open(name).vacuum(
@@ -63,14 +66,10 @@ def carry_out(tables: Tables, found: Plan) -> None:
             )
 
 
-def _stays(artifacts: Artifacts, artifact: Artifact, before: float) -> bool:
-    name = artifact.path.parent.relative_to(artifacts.root).as_posix()
-    if name.split("/")[0] in FOREVER or (artifact.path / RECORD).stat().st_mtime >= before:
+def _stays(artifacts: Artifacts, name: str, artifact: Artifact, before: float) -> bool:
+    if name.split("/")[0] in FOREVER or datetime.fromisoformat(artifact.made["at"]).timestamp() >= before:
         return True
-    try:
-        return artifacts.current(name).path == artifact.path
-    except MidtrainError:
-        return True  # nothing says which one is current
+    return artifacts.newest(name) in (None, artifact.fingerprint)  # None: nothing says which one is current
 
 
 def _down(artifact: Artifact, tables: Tables, artifacts: Artifacts, kept: set[Path], needed: dict[str, set[int]]) -> None:
@@ -79,7 +78,9 @@ def _down(artifact: Artifact, tables: Tables, artifacts: Artifacts, kept: set[Pa
     for name, version in artifact.inputs.items():
         if isinstance(version, int):
             _version(tables, name, version, needed)
-        elif (found := artifacts.get(name, version)) is not None and (found.path not in kept or artifact.path != found.path):
+        elif (found := artifacts.recorded(name, version)) is not None and (
+            found.path not in kept or artifact.path != found.path
+        ):
             _down(found, tables, artifacts, kept, needed)
 
 
@@ -116,6 +117,13 @@ def _abandoned(artifacts: Artifacts, tables: Tables, before: float) -> list[Path
     return sorted(path for path in left if path.is_dir() and path.stat().st_mtime < before)
 
 
+def _stored(artifacts: Artifacts, gone: list[tuple[str, str]]) -> int:
+    """Bytes that artifacts have in the store."""
+    folders = {f"{name}/{fingerprint}" for name, fingerprint in gone}
+    sizes = artifacts.store.sizes() if artifacts.store and gone else {}
+    return sum(size for path, size in sizes.items() if any(path.startswith(f"{folder}/") for folder in folders))
+
+
 def _size(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -125,7 +133,7 @@ def _size(path: Path) -> int:
 def told(found: Plan) -> dict[str, Any]:
     """A plan as JSON values."""
     return {
-        "artifacts": [str(path) for path in found.artifacts],
+        "artifacts": [*("/".join(one) for one in found.artifacts), *map(str, found.left)],
         "files": {name: len(files) for name, files in found.files.items() if files},
         "bytes": found.bytes,
     }

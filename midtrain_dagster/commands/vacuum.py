@@ -28,7 +28,9 @@ def vacuum(
     answer = {"days": kept, **told(found), "removed": not dry_run}
     files = sum(answer["files"].values())
     verb = "would remove" if dry_run else "removes"
-    console.say(f"{verb} {len(found.artifacts):,} artifacts and {files:,} files of tables: {found.bytes / 1e6:,.1f} MB")
+    console.say(
+        f"{verb} {len(found.artifacts) + len(found.left):,} artifacts and {files:,} files of tables: {found.bytes / 1e6:,.1f} MB"
+    )
     if not dry_run:
-        carry_out(lake.tables, found)
+        carry_out(lake.tables, lake.artifacts, found)
     console.result(answer)

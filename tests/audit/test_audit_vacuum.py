@@ -59,9 +59,9 @@ def days(tmp_path: Path) -> Days:
 def test_every_checkpoint_still_verifies_and_the_rest_is_gone(days: Days) -> None:
     before = days.size()
     found = plan(days.tables, days.artifacts, NAMES, days=30, now=LATER)
-    assert sorted(path.name for path in found.artifacts) == ["day0", "day2", "day4"]
+    assert sorted(found.artifacts) == [("packed_sequences/mine", f"day{number}") for number in (0, 2, 4)]
     assert days.size() == before
-    carry_out(days.tables, found)
+    carry_out(days.tables, days.artifacts, found)
     assert days.size() == pytest.approx(before / 2, rel=0.2)  # of six days, those of two checkpoints and the newest
     for number in (1, 3):
         root = lineage.tree(days.tables, days.artifacts, "midtrained_checkpoint/mine", f"day{number}")
@@ -78,7 +78,7 @@ def test_what_is_young_stays(days: Days) -> None:
 
 
 def test_a_second_vacuum_finds_nothing_and_a_refresh_goes_on(days: Days) -> None:
-    carry_out(days.tables, plan(days.tables, days.artifacts, NAMES, days=0, now=LATER))
+    carry_out(days.tables, days.artifacts, plan(days.tables, days.artifacts, NAMES, days=0, now=LATER))
     again = plan(days.tables, days.artifacts, NAMES, days=0, now=LATER)
     assert (again.artifacts, sum(map(len, again.files.values()))) == ([], 0)
     read = days.tables.record("clean_documents", "clean_documents/web").reads["raw_documents"]
@@ -92,7 +92,7 @@ def test_disk_is_bounded_over_many_refreshes(tmp_path: Path) -> None:
     sizes = []
     for number in range(12):
         many.day(number, trained=False)
-        carry_out(many.tables, plan(many.tables, many.artifacts, NAMES, days=0, now=LATER))
+        carry_out(many.tables, many.artifacts, plan(many.tables, many.artifacts, NAMES, days=0, now=LATER))
         sizes.append(many.size())
     assert max(sizes[3:]) <= 1.5 * sizes[2]
 
@@ -101,5 +101,5 @@ def test_what_a_killed_run_left_goes_when_it_is_old(days: Days) -> None:
     left = {days.artifacts.root / "mixture" / "mine" / ".partial-abc", Path(days.tables.root) / ".partial-def"}
     for partial in left:
         partial.mkdir(parents=True)
-    assert not left & set(plan(days.tables, days.artifacts, NAMES, days=0).artifacts)
-    assert left <= set(plan(days.tables, days.artifacts, NAMES, days=0, now=LATER).artifacts)
+    assert not left & set(plan(days.tables, days.artifacts, NAMES, days=0).left)
+    assert left <= set(plan(days.tables, days.artifacts, NAMES, days=0, now=LATER).left)
