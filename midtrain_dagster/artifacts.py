@@ -180,9 +180,9 @@ class Artifacts:
     def remove(self, name: str, fingerprint: str) -> None:
         """Remove an artifact, here and in the store. What says that it is there goes first, so that none is ever half there."""
         if self.store is not None:
-            here = f"{name}/{fingerprint}"
-            for path in sorted(self.store.files(here), key=lambda path: path != f"{here}/{RECORD}"):
-                self.store.remove(path)
+            there = f"{name}/{fingerprint}"
+            for file in sorted(self.store.files(there), key=lambda file: file != f"{there}/{RECORD}"):
+                self.store.remove(file)
         path, doomed = self.root / name / fingerprint, self.root / name / f".removed-{fingerprint}"
         if path.exists():
             path.rename(doomed)
