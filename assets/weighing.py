@@ -58,7 +58,9 @@ def weigh(
     for number in range(len(runs), settings.runs):
         weights = dict(zip(raters, map(float, drawn[number]), strict=True))
         runs.append(weights | run(best(counted, weights, settings.share), store, validation, settings, out / "run", threads))
-        done.write_text("".join(json.dumps(one) + "\n" for one in runs))
+        new = out / ".done.jsonl"
+        new.write_text("".join(json.dumps(one) + "\n" for one in runs))
+        new.replace(done)
         progress.advance(1)
     table = pl.DataFrame(runs)
     table.write_parquet(out / "runs.parquet")

@@ -14,17 +14,18 @@ class StepLog:
     """Appends to OUT/steps.jsonl. Records after `step`, whose work was lost, are cut off first."""
 
     def __init__(self, out: Path, step: int, tensorboard: bool = False):
-        file = out / "steps.jsonl"
-        lines = file.read_text().splitlines()[:step] if file.exists() else []
-        file.write_text("".join(line + "\n" for line in lines))
+        self._file = (out / "steps.jsonl").open("a+b")
+        self._file.seek(0)
+        lines = self._file.readlines()[:step]
+        self._file.truncate(sum(map(len, lines)))
         self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        self._file = file.open("a")
         self._board = summary_writer(out / "tensorboard", step) if tensorboard else None
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep one record, on disk at once."""
         self.records.append(record)
-        print(json.dumps(record), file=self._file, flush=True)
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
         if self._board is not None:
             for name in SCALARS:
                 if record[name] is not None:
