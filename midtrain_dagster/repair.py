@@ -12,7 +12,7 @@ import polars as pl
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.pieces import Unreadable
-from midtrain_dagster.tables import Record, Tables, digest
+from midtrain_dagster.tables import NOTHING, Record, Tables, add, digest
 
 
 class Damage(NamedTuple):
@@ -30,7 +30,7 @@ def damages(tables: Tables) -> list[Damage]:
     there is something to do.
     """
     kept = [(name, record) for name in tables.names() for record in tables.records(name)]
-    found = {(name, record.asset): why for name, record in kept if (why := _damage(tables, name, record))}
+    found = {(n, record.asset): why for n, record in kept if (why := wrong(tables, n, record.asset, record.digest))}
     hurt = {asset: table for table, asset in found}
     beside = {
         (name, record.asset): f"beside {hurt[record.asset]}, which is damaged"
@@ -40,17 +40,22 @@ def damages(tables: Tables) -> list[Damage]:
     return [Damage(table, asset, why) for (table, asset), why in sorted({**found, **beside}.items())]
 
 
-def _damage(tables: Tables, name: str, record: Record) -> str | None:
+def wrong(tables: Tables, name: str, asset: str, recorded: str, version: int | None = None) -> str | None:
+    """What is wrong with the rows of an asset in a version of a table, of which a digest is recorded; None where nothing is.
+
+    Read a piece at a time. A digest stands on the hash of a text, so each text is compared with its hash as well.
+    """
+    now, changed = NOTHING, 0
     try:
-        rows = tables.read(name, source_of(record, name))
+        for rows in tables.pieces(name, source_of(asset, name), version).read():
+            now = add(now, digest(rows))
+            if {"text", "text_hash"} <= set(rows.columns):
+                changed += sum(text_hash(text) != told for text, told in rows.select("text", "text_hash").iter_rows())
     except Unreadable as error:
         return str(error)
-    if (now := digest(rows)) != record.digest:
-        return f"rows have digest {now}, recorded is {record.digest}"
-    if {"text", "text_hash"} <= set(rows.columns):  # a digest stands on the hash of the text, not on the text
-        wrong = sum(text_hash(text) != told for text, told in rows.select("text", "text_hash").iter_rows())
-        return f"{wrong} texts are not those that were stored" if wrong else None
-    return None
+    if now != recorded:
+        return f"rows have digest {now}, recorded is {recorded}"
+    return f"{changed} texts are not those that were stored" if changed else None
 
 
 def give_up(tables: Tables, damage: Damage) -> None:
@@ -60,9 +65,9 @@ def give_up(tables: Tables, damage: Damage) -> None:
         raise MidtrainError(f"table {damage.table} knows nothing of {damage.asset}")
     none = pl.DataFrame(schema=tables.schema(damage.table))
     record = Record(damage.asset, "", "", digest(none), 0, {}, {"given up": damage.why})
-    tables.commit(damage.table, source_of(last, damage.table), none, record, replace=True, after=last)
+    tables.commit(damage.table, source_of(damage.asset, damage.table), none, record, replace=True, after=last)
 
 
-def source_of(record: Record, table: str) -> str | None:
+def source_of(asset: str, table: str) -> str | None:
     """The source whose rows an asset owns in a table; None where the whole table is its own."""
-    return None if record.asset == table else record.asset.rpartition("/")[2]
+    return None if asset == table else asset.rpartition("/")[2]

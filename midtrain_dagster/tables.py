@@ -347,16 +347,27 @@ def digest(frame: pl.DataFrame) -> str:
     """Digest of a table's content, 32 hex digits: the same rows give the same digest in whatever order.
 
     A sum of row hashes, so the digest of a union of disjoint tables is `add` of theirs: appending costs what is appended.
+    A row has only the columns in which it has something, so rows that are there keep theirs when a table gets more columns.
     Text is represented by its hash; when a document was collected does not count.
     """
     content = frame.select(sorted(column for column in frame.columns if column not in NOT_CONTENT))
     if not len(content):
         return NOTHING
-    rows = "(select to_json(content)::varchar as r from content)"
+    values = ", ".join(f"{_quoted(name)} || to_json({_identifier(name)})" for name in content.columns)
+    rows = f"(select concat_ws(',', {values}) as r from content)"  # which leaves nulls out
     query = f"select sum(md5_number_lower(r))::varchar, sum(md5_number_upper(r))::varchar from {rows}"
     with database() as con:
         low, high = (int(part) % (1 << 64) for part in con.execute(query).fetchall()[0])
     return f"{high:016x}{low:016x}"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted(name: str) -> str:
+    """A column's name as SQL text of its JSON string and a colon."""
+    return "'" + f"{json.dumps(name)}:".replace("'", "''") + "'"
 
 
 def add(first: str, second: str, sign: int = 1) -> str:

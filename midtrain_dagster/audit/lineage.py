@@ -8,7 +8,8 @@ import polars as pl
 
 from midtrain_dagster.artifacts import Artifact, Artifacts, content_digest
 from midtrain_dagster.audit.takedown import marks
-from midtrain_dagster.tables import Record, Tables, digest
+from midtrain_dagster.repair import source_of, wrong
+from midtrain_dagster.tables import Record, Tables
 
 
 class Node(NamedTuple):
@@ -121,24 +122,14 @@ def verify(node: Node, tables: Tables, artifacts: Artifacts, done: set[tuple[str
     if (place(node), node.version) in done:
         return []
     done.add((place(node), node.version))
-    wrong = [problem for child in node.inputs for problem in verify(child, tables, artifacts, done)]
+    found = [problem for child in node.inputs for problem in verify(child, tables, artifacts, done)]
     if "missing" in node.about:
-        return [*wrong, f"{node.name}@{node.version}: {node.about['missing']}"]
+        return [*found, f"{node.name}@{node.version}: {node.about['missing']}"]
     if node.table is not None:
-        return wrong + _verify_rows(node, node.table, tables)
-    found = artifacts.get(node.name, node.version)
-    assert found is not None
-    if content_digest(found.path) != found.files:
-        wrong.append(f"{node.name}@{node.version}: files have changed since they were written")
-    return wrong
-
-
-def _verify_rows(node: Node, table: str, tables: Tables) -> list[str]:
-    rows = tables.read(table, source_of(node.name, table), int(node.version))
-    now = digest(rows)
-    return [] if now == node.digest else [f"{node.name}@{node.version}: rows have digest {now}, recorded {node.digest}"]
-
-
-def source_of(asset: str, table: str) -> str | None:
-    """The source whose rows an asset owns in a table; None where the whole table is its own."""
-    return None if asset == table else asset.rpartition("/")[2]
+        why = wrong(tables, node.table, node.name, node.digest, int(node.version))
+        return [*found, f"{node.name}@{node.version}: {why}"] if why else found
+    artifact = artifacts.get(node.name, node.version)
+    assert artifact is not None
+    if content_digest(artifact.path) != artifact.files:
+        found.append(f"{node.name}@{node.version}: files have changed since they were written")
+    return found
