@@ -23,7 +23,7 @@ import yaml
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.audit import costs
 from midtrain_dagster.project import project as projects
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 from resources.lake import Lake
 
 QUESTION = {

@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 import yaml
 
-from midtrain_dagster.recipes.recipe import load
+from midtrain_dagster.recipes.named import load
 from midtrain_dagster.recipes.selection import Deduplication, DownSample, Quota, Rule, Selection, Sources, Threshold
 from midtrain_dagster.select.funnel import summed
 from midtrain_dagster.select.query import build

@@ -10,7 +10,7 @@ import dagster as dg
 from assets import graph, operations
 from midtrain_dagster.project import project as projects
 from midtrain_dagster.project.project import Project
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 from midtrain_dagster.recipes.recipe import Recipe
 from resources.embedder import Embedder, FakeEmbedder
 from resources.engine import engine_of

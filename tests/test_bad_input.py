@@ -85,7 +85,7 @@ def test_a_source_path_that_does_not_exist(project: Path) -> None:
 def test_a_model_directory_without_weights(project: Path) -> None:
     (project.parent / "model").mkdir()
     (project.parent / "model" / "config.json").write_text('{"model_type": "llama"}')
-    from midtrain_dagster.recipes import recipe as recipes
+    from midtrain_dagster.recipes import named as recipes
 
     text = (recipes.folder() / "smoke.yaml").read_text()
     line = next(line for line in text.splitlines() if line.startswith("base:"))

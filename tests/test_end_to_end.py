@@ -16,7 +16,7 @@ import pytest
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.project import project as projects
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 from midtrain_dagster.tables import digest
 from resources.lake import Lake
 

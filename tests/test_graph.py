@@ -17,7 +17,7 @@ from midtrain_dagster import definitions as composed
 from midtrain_dagster.cli import application
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project import project as projects
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 
 ROOT = Path(__file__).parents[1]
 STAGES = {

@@ -6,13 +6,14 @@ it lives; the kernel lets go of it when the process ends, however it ends. A run
 while it lives.
 """
 
-import fcntl
 import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from midtrain_dagster.locks import alone, held
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -25,9 +26,7 @@ SERVER_TAG = ".dagster/grpc_info"  # host, and port or socket, of the server tha
 def alive(instance: "dg.DagsterInstance", run_id: str) -> Iterator[dict[str, str]]:
     """Hold the lock of a run for as long as this process runs it; gives the tags by which others find it."""
     place = _lock(instance, run_id)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with alone(place, f"run {run_id}"):
         yield {HOST_TAG: socket.gethostname()}
     place.unlink(missing_ok=True)
 
@@ -53,24 +52,13 @@ def end_abandoned(instance: "dg.DagsterInstance") -> list[str]:
 
 def _gone(instance: "dg.DagsterInstance", run: "dg.DagsterRun") -> bool:
     if run.tags.get(HOST_TAG) == socket.gethostname():
-        return not _locked(_lock(instance, run.run_id))
+        return not held(_lock(instance, run.run_id))
     server = json.loads(run.tags.get(SERVER_TAG, "null"))
     return server is not None and not _answers(server)
 
 
 def _lock(instance: "dg.DagsterInstance", run_id: str) -> Path:
     return Path(instance.root_directory) / "alive" / run_id
-
-
-def _locked(place: Path) -> bool:
-    if not place.exists():
-        return False
-    with place.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def _answers(server: dict[str, str | int]) -> bool:

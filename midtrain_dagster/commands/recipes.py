@@ -20,7 +20,7 @@ def listed() -> None:
     """The recipes that come with the project."""
     from rich.table import Table
 
-    from midtrain_dagster.recipes import recipe as recipes
+    from midtrain_dagster.recipes import named as recipes
     from midtrain_dagster.recipes.scaled import SIZES
 
     found = [recipes.load(name) for name in recipes.names()]
@@ -34,14 +34,14 @@ def listed() -> None:
 
 def show(name: str = typer.Argument(help=RECIPE)) -> None:
     """A recipe with every default filled in, as JSON."""
-    from midtrain_dagster.recipes import recipe as recipes
+    from midtrain_dagster.recipes import named as recipes
 
     console.result(recipes.load(name).model_dump(mode="json"))
 
 
 def check(name: str = typer.Argument(help=RECIPE)) -> None:
     """Whether a recipe can be read: every key known, every value in its bounds."""
-    from midtrain_dagster.recipes import recipe as recipes
+    from midtrain_dagster.recipes import named as recipes
 
     found = recipes.load(name)
     console.say(f"{found.name}: a recipe without mistakes")

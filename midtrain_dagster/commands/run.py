@@ -136,7 +136,7 @@ def report(recipe: str | None = RECIPE) -> None:
 
 def _load(recipe: str | None) -> tuple[Any, Path, Any]:
     """Project, its directory, and the recipe: one of the project's by its file's name, or any that `recipes.load` knows."""
-    from midtrain_dagster.recipes import recipe as recipes
+    from midtrain_dagster.recipes import named as recipes
 
     project, root = _project()
     own = {Path(name).stem: name for name in project.recipes if name.endswith((".yaml", ".yml"))}

@@ -79,7 +79,7 @@ def _selection(file: Path | None, recipe: str | None) -> "Selection":
         return Selection.read(file)
     if recipe is None or file is not None:
         raise MidtrainError("name either a recipe (--recipe) or a selection's file (--selection)")
-    from midtrain_dagster.recipes.recipe import load
+    from midtrain_dagster.recipes.named import load
 
     found: Selection = load(recipe).selection
     return found

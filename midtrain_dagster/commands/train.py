@@ -44,7 +44,7 @@ def train(
     sets = {name if path else "general": path or name for name, _, path in pairs}
     values: dict[str, Any] = {"model": str(model), "sequences": str(sequences), "out": str(out), "validation": sets}
     if recipe is not None:
-        from midtrain_dagster.recipes.recipe import load
+        from midtrain_dagster.recipes.named import load
 
         whole = load(recipe)
         section = whole.training

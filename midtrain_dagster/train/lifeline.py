@@ -6,13 +6,13 @@ Only the standard library, and no torch: this stands before anything heavy is lo
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.locks import PATIENCE, alone
 
 PR_SET_PDEATHSIG = 1
 LOCK = ".lock"
@@ -76,31 +76,9 @@ def ancestors(generations: int) -> list[int]:
     return found
 
 
-@contextmanager
-def sole_writer(out: Path, say: Callable[[str], None], patience: float = 120.0) -> Iterator[None]:
+def sole_writer(out: Path, say: Callable[[str], None], patience: float = PATIENCE) -> AbstractContextManager[None]:
     """Hold `out` for this process. The kernel frees it when the process ends, however it ends.
 
     An orphan that is saving its checkpoint gets `patience` seconds to finish; then MidtrainError says which process is there.
     """
-    import fcntl
-
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a+") as file:
-        deadline, told = time.monotonic() + patience, False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "of unknown number"
-            if time.monotonic() >= deadline:
-                raise MidtrainError(f"{out}: process {holder} trains here already; end it, or give this run another directory")
-            if not told:
-                say(f"{out}: waiting for process {holder}, which trains here")
-                told = True
-            time.sleep(0.2)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    return alone(out / LOCK, f"training in {out}", patience, "end it, or give this run another directory", say)

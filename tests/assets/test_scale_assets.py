@@ -15,7 +15,7 @@ from midtrain_dagster.documents import documents
 from midtrain_dagster.mix import proxies as mixtures
 from midtrain_dagster.mix.tokens import TokenStore, load_tokenizer
 from midtrain_dagster.project.project import Project
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 from midtrain_dagster.recipes.mixture import Mixture
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.recipes.scaling import MethodName, Scaling

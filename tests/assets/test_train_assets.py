@@ -16,7 +16,7 @@ from midtrain_dagster.ledger import Ledger
 from midtrain_dagster.metering import Usage
 from midtrain_dagster.project.operations import Budget
 from midtrain_dagster.project.project import Compute
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.sequences import SequenceWriter
 from midtrain_dagster.train.plan import TrainingPlan

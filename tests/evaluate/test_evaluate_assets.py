@@ -16,7 +16,7 @@ from midtrain_dagster import definitions as composed
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.evaluate.catalog import CATALOG
 from midtrain_dagster.project import project as projects
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 from midtrain_dagster.sandbox import Sandbox
 from resources.lake import Lake
 

@@ -15,7 +15,7 @@ from midtrain_dagster.evaluate.report import benchmarks, headline, held_out, kep
 from midtrain_dagster.evaluate.report.page import page
 from midtrain_dagster.evaluate.samples import SAMPLES_SCHEMA
 from midtrain_dagster.evaluate.verdicts import Judging
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
 
 RECIPE = recipes.load("demo")
 

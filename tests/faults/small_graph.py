@@ -11,7 +11,7 @@ from assets import graph
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.project import project as projects
 from midtrain_dagster.project.project import Compute
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.tables import digest
 from midtrain_dagster.train import run as training
 from midtrain_dagster.train.plan import TrainingPlan
@@ -115,7 +115,7 @@ class Project:
 
     def _build(self, settings: projects.Project, root: Path) -> None:
         self.settings = settings
-        self.recipe = recipes.Recipe.check(RECIPE, "tiny")
+        self.recipe = Recipe.check(RECIPE, "tiny")
         built, _ = graph(self.settings, [self.recipe], root)
         self.assets = {asset.key.to_user_string(): asset for asset in built}
         self.instance = dg.DagsterInstance.ephemeral()  # made once: it costs more than most stages

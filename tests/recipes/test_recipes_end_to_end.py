@@ -8,7 +8,8 @@ import pytest
 
 from midtrain_dagster import definitions
 from midtrain_dagster.project import project as projects
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
+from midtrain_dagster.recipes.recipe import Recipe
 from resources.lake import Lake
 
 NAMES = [name for name in recipes.names() if name not in ("smoke", "demo")]
@@ -41,7 +42,7 @@ def test_scaled_recipe_runs_from_sources_to_report(every_domain: Path, name: str
     assert (lake.artifacts.current(f"evaluation_report/{recipe.name}").path / "domains.parquet").exists()
 
 
-def overall_shares(recipe: recipes.Recipe) -> dict[str, float]:
+def overall_shares(recipe: Recipe) -> dict[str, float]:
     """Share of each component in the whole run; a linear transition averages the shares before and after."""
     plain = {component.name: component.share or 0.0 for component in recipe.mixture.components}
     found, before = dict.fromkeys(plain, 0.0), plain

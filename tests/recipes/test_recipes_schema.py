@@ -6,7 +6,8 @@ import pytest
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.evaluate.catalog import CATALOG
-from midtrain_dagster.recipes import recipe as recipes
+from midtrain_dagster.recipes import named as recipes
+from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.recipes.scaled import SIZES, scaled, steps_of
 from midtrain_dagster.train.plan import TrainingPlan
 from midtrain_dagster.train.schedule import timetable
@@ -164,7 +165,7 @@ def test_scaled_rates_follow_the_published_curve(name: str) -> None:
 def test_batch_ramp_and_steps_scale() -> None:
     values = recipes.load("olmo-3-long").model_dump(mode="json")
     values["training"] |= {"batch_sequences": 128, "batch_stages": [{"after": 0.5, "sequences": 256}]}
-    ramped = recipes.Recipe.model_validate(values)
+    ramped = Recipe.model_validate(values)
     sequences = 50e9 / 65536
     assert steps_of(ramped) == pytest.approx(sequences * (0.5 / 128 + 0.5 / 256))
     small = scaled(ramped, SIZES["scaled"], "small")
@@ -180,4 +181,4 @@ def test_recipe_of_unknown_length_cannot_be_scaled() -> None:
     values = recipes.load("general").model_dump(mode="json")
     values["mixture"]["budget_tokens"] = None
     with pytest.raises(MidtrainError, match=r"budget_tokens or training\.steps"):
-        scaled(recipes.Recipe.model_validate(values), SIZES["scaled"], "small")
+        scaled(Recipe.model_validate(values), SIZES["scaled"], "small")

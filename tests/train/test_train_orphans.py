@@ -75,7 +75,7 @@ def test_a_training_ends_when_its_parent_is_killed(model_dir: Path, sequences: S
 
 def test_a_second_writer_waits_and_then_refuses(tmp_path: Path) -> None:
     said: list[str] = []
-    refused = pytest.raises(MidtrainError, match=f"process {os.getpid()} trains here")
+    refused = pytest.raises(MidtrainError, match=f"process {os.getpid()} is at it already; end it, or give")
     with sole_writer(tmp_path, said.append), refused, sole_writer(tmp_path, said.append, patience=0.3):
         pass
     assert len(said) == 1
