@@ -1,7 +1,6 @@
 """The smoke recipe through a real Dagster instance: from files to an evaluated checkpoint, and again."""
 
 import hashlib
-import importlib.util
 import json
 import random
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from small_project import prose, write_project
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.project import project as projects
@@ -21,19 +21,6 @@ from midtrain_dagster.tables import digest
 from resources.lake import Lake
 
 ROOT = Path(__file__).parents[1]
-
-
-def small() -> object:
-    """tests/conftest.py as a module: what it writes is needed outside fixtures too."""
-    spec = importlib.util.spec_from_file_location("small_project", ROOT / "tests" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SMALL = small()
 
 
 class Run:
@@ -63,7 +50,7 @@ class Run:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    SMALL.write_project(folder)
+    write_project(folder)
     return folder
 
 
@@ -138,7 +125,7 @@ def test_a_second_run_is_up_to_date(root: Path, instance: dg.DagsterInstance, fi
 
 
 def test_a_fresh_project_gives_equal_data_versions(tmp_path: Path, first: Run) -> None:
-    SMALL.write_project(tmp_path)
+    write_project(tmp_path)
     with dg.instance_for_test() as other:
         again = Run(tmp_path, other)
     assert again.failures() == {}
@@ -247,7 +234,7 @@ def test_new_documents_alone_are_worked_on(root: Path, instance: dg.DagsterInsta
     """Runs last: it changes the project."""
     with (root / "prose.jsonl").open("a") as file:
         for number in range(1000, 1100):
-            file.write(json.dumps({"id": f"new{number}", "text": SMALL.prose(number)}) + "\n")
+            file.write(json.dumps({"id": f"new{number}", "text": prose(number)}) + "\n")
     grown = Run(root, instance)
     assert grown.failures() == {}
     worked = grown.said("worked on")
@@ -276,7 +263,7 @@ def test_a_takedown_goes_through_the_graph(root: Path, instance: dg.DagsterInsta
     assert any(row["artifact"].endswith(f"@{old.fingerprint}") for row in found.artifacts)
     withdraw(lake.tables, found.documents, (Rule("id", identifier),), "asked for", "the author", datetime.now(UTC))
     with (root / "prose.jsonl").open("a") as file:  # the source changes, and still holds the document
-        file.write(json.dumps({"id": "later", "text": SMALL.prose(5000)}) + "\n")
+        file.write(json.dumps({"id": "later", "text": prose(5000)}) + "\n")
     after = Run(root, instance)
     assert after.failures() == {}
     for table in ("raw_documents", "clean_documents", "quality_signals", "document_ratings", "duplicate_clusters"):
@@ -317,7 +304,7 @@ def test_killed_in_every_stage_and_run_again(
 ) -> None:
     """`midtrain run` is killed by SIGKILL somewhere inside a step, run again, killed in the next, and so on; the last run, left
     alone, ends with the data versions of an undisturbed one, and every table holds what its record says."""
-    SMALL.write_project(tmp_path)
+    write_project(tmp_path)
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(tmp_path)  # where the paths of dagster.yaml begin

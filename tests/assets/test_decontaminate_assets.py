@@ -1,6 +1,5 @@
 """What a recipe does about contamination, through its assets: leave out, cut out, take back; and the last look before training."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import yaml
+from small_project import QUESTIONS, prose, write_project
 
 from assets.decontaminate import decoded, gathering
 from midtrain_dagster import definitions as composed
@@ -24,19 +24,9 @@ PACKED = "packed_sequences/mine"
 MADE_FROM_PACKED = {"training_plan/mine", "midtrained_checkpoint/mine", "midtrained_evaluation/mine", "evaluation_report/mine"}
 
 
-def small() -> Any:
-    spec = importlib.util.spec_from_file_location("small_project", ROOT / "tests" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SMALL = small()
 SMOKE = yaml.safe_load((ROOT / "midtrain_dagster" / "recipes" / "smoke.yaml").read_text())
-QUESTION = SMALL.QUESTIONS[0]["question"]
-BEFORE, AFTER = (" ".join(SMALL.prose(n) for n in numbers) for numbers in ((501, 502), (503, 504)))
+QUESTION = QUESTIONS[0]["question"]
+BEFORE, AFTER = (" ".join(prose(n) for n in numbers) for numbers in ((501, 502), (503, 504)))
 
 
 class Made:
@@ -73,7 +63,7 @@ class Made:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The small project without generator and rater, and with a page that holds a question in its middle."""
-    file = SMALL.write_project(tmp_path)
+    file = write_project(tmp_path)
     with (tmp_path / "prose.jsonl").open("a") as lines:
         lines.write(json.dumps({"id": "page", "text": f"{BEFORE}\n\n{QUESTION}\n\n{AFTER}"}) + "\n")
     values = yaml.safe_load(file.read_text()) | {"generators": [], "raters": [], "recipes": ["mine.yaml"]}

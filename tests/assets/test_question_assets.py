@@ -6,12 +6,12 @@ import dagster as dg
 import polars as pl
 import pytest
 import yaml
+from small_project import QUESTIONS, prose, write_lines
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.decontaminate import match as matching
 from midtrain_dagster.project import project as projects
 from resources.lake import Lake
-from tests.conftest import QUESTIONS, prose, write_lines
 
 KEYS = ("raw_documents/prose", "clean_documents/prose", "benchmark_questions", "contamination_matches/prose")
 KEPT = ["benchmark", "id", "question_id", "score", "start", "end"]

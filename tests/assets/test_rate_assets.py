@@ -1,7 +1,6 @@
 """Every kind of rater through its assets, on a tiny project: a scripted teacher, the fake encoder, models of a few weights."""
 
 import json
-import sys
 from pathlib import Path
 
 import dagster as dg
@@ -9,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from small_project import write_project
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.project import project as projects
@@ -83,8 +83,7 @@ def materialized(file: Path, keys: list[str] = KEYS, raise_on_error: bool = True
 
 @pytest.fixture(scope="module")
 def rated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, dg.ExecuteInProcessResult]:
-    small = next(module for module in sys.modules.values() if hasattr(module, "write_project"))
-    project: Path = small.write_project(tmp_path_factory.mktemp("rated"))
+    project: Path = write_project(tmp_path_factory.mktemp("rated"))
     save_models(project.parent / "models")
     values = yaml.safe_load(project.read_text())
     values["raters"] += RATERS

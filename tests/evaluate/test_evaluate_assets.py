@@ -1,6 +1,5 @@
 """Every benchmark of the catalog, in its data set's own format, base and mid-trained, through the assets of a whole small project."""
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import yaml
+from small_project import write_lines, write_project
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.errors import MidtrainError
@@ -45,15 +45,6 @@ def recipe_text() -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def small() -> Any:
-    spec = importlib.util.spec_from_file_location("small_project", ROOT / "tests" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory, seeded: dict[str, list[dict[str, Any]]]) -> Iterator[Lake]:
     try:
@@ -62,9 +53,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory, seeded: dict[str, list[dict[s
         pytest.skip(f"NOT CHECKED: {reason}")
     pytest.importorskip("reasoning_gym", reason="NOT CHECKED: reasoning-gym is not installed")
     root = tmp_path_factory.mktemp("every")
-    file = small().write_project(root)
+    file = write_project(root)
     for name, rows in seeded.items():
-        small().write_lines(root / "questions" / f"{name}.jsonl", rows)
+        write_lines(root / "questions" / f"{name}.jsonl", rows)
     (root / "rows" / "gardener_test.jsonl").replace(root / "questions" / "gsm8k_test.jsonl")  # the first is in `prose`
     project = yaml.safe_load(file.read_text())
     project["benchmarks"] = [{"name": "all", "path": "questions"}]

@@ -1,11 +1,11 @@
 """The small project of the faults: its stages, one run of one of them, and what a stage has afterwards."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
+from small_project import prose, write_lines, write_project
 
 from assets import graph
 from midtrain_dagster import definitions as composed
@@ -76,16 +76,6 @@ ORDER = (
 )
 
 
-def small() -> Any:
-    """tests/conftest.py as a module."""
-    spec = importlib.util.spec_from_file_location("small_project", Path(__file__).parents[1] / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def train(plan: Path) -> dict[str, Any]:
     """What `python -m midtrain_dagster.train.run` does."""
     return training.run(TrainingPlan.read(plan), lambda line: None)
@@ -102,7 +92,7 @@ class Project:
     """The small project with its graph; `run` runs one asset of it in whatever copy of the project."""
 
     def __init__(self, root: Path):
-        self.file = small().write_project(root, documents=60)
+        self.file = write_project(root, documents=60)
         self._build(projects.load(self.file), root)
 
     @classmethod
@@ -136,8 +126,8 @@ def grow(root: Path) -> None:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows = [row for row in rows if row["id"] != "p5"]
     rows[1]["text"] = "It was changed. " + rows[1]["text"]
-    rows += [{"id": f"late{i}", "text": small().prose(300 + i)} for i in range(4)]
-    small().write_lines(path, rows)
+    rows += [{"id": f"late{i}", "text": prose(300 + i)} for i in range(4)]
+    write_lines(path, rows)
 
 
 def measured(root: Path, stage: Stage) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """A small project with every domain that the recipes mix: documents short and long, English and German, all unlike each other."""
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from small_project import write_lines, write_project
 
 ENGLISH = (
     "river mill water wheel letter box stair sister map surveyor evening square baker oven smoke wood pear tree week fruit "
@@ -58,12 +58,11 @@ SOURCES = {
 def every_domain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project file of the small project, with these sources in place of its own, and without raters and generators."""
     root = tmp_path_factory.mktemp("recipes")
-    small = next(module for module in sys.modules.values() if hasattr(module, "write_project"))
-    file: Path = small.write_project(root, documents=1)
+    file: Path = write_project(root, documents=1)
     values = {**yaml.safe_load(file.read_text()), "sources": [], "generators": [], "raters": []}
     for name, (domain, kinds) in SOURCES.items():
         rows = [{"id": f"{kind}-{i}", "text": make(i)} for kind, make in enumerate(kinds) for i in range(40)]
-        small.write_lines(root / f"{name}.jsonl", rows)
+        write_lines(root / f"{name}.jsonl", rows)
         values["sources"].append({"name": name, "kind": "jsonl", "location": f"{name}.jsonl", "domain": domain})
     file.write_text(yaml.safe_dump(values, sort_keys=False))
     return file
