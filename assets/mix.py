@@ -18,6 +18,7 @@ from midtrain_dagster.mix.components import assign, available
 from midtrain_dagster.mix.mixture import mixture
 from midtrain_dagster.mix.pack import pack
 from midtrain_dagster.mix.tokens import TokenStore, load_tokenizer
+from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.mixture import Component, Mixture, Packing
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import fingerprint
@@ -54,25 +55,19 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
     @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
-        settings = recipe.mixture
         taken, inputs = planned(lake, recipe)
         mark = fingerprint(
             code_version("mix", "sequences"),
-            settings.model_dump(mode="json"),
+            recipe.mixture.model_dump(mode="json"),
             selection_digest(lake, recipe.name),
             base.digest,
             taken,
         )
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
-            documents = documents_of(lake, recipe.name, kept=True).collect()
-            if not len(documents):
-                raise MidtrainError(f"recipe {recipe.name} keeps no document at all; look at selected_documents/{recipe.name}")
-            store = store_of(lake, base, recipe.packing)
-            store.add(documents, progress(context, "tokenize", "tokens"))
-            counted = assign(store.count(documents.drop("text")), settings).drop("metadata", "prompts", "offset")
+            counted = assigned(lake, recipe, base, progress(context, "tokenize", "tokens"))
             # The plan counted in its proxies' tokens: by the run's own count a share may exceed its cap by a little.
-            table = mixture(available(counted, bool(settings.language_quotas)), settings, taken, bend=True)
+            table = mixture(available(counted, bool(recipe.mixture.language_quotas)), recipe.mixture, taken, bend=True)
             counted.write_parquet(out / "documents.parquet")
             table.write_parquet(out / "mixture.parquet")
             return digest(table) + digest(counted), {
@@ -97,6 +92,16 @@ def mixed(recipe: Recipe) -> dg.AssetsDefinition:
         return of_artifact(context, artifact, made, {"mixture": plot(shares(table)), "table": markdown(table)})
 
     return asset
+
+
+def assigned(lake: Lake, recipe: Recipe, base: Artifact, counted: Progress) -> pl.DataFrame:
+    """The documents that a recipe trains on, tokenized and counted, each with its component."""
+    documents = documents_of(lake, recipe.name, kept=True).collect()
+    if not len(documents):
+        raise MidtrainError(f"recipe {recipe.name} keeps no document at all; look at selected_documents/{recipe.name}")
+    store = store_of(lake, base, recipe.packing)
+    store.add(documents, counted)
+    return assign(store.count(documents.drop("text")), recipe.mixture).drop("metadata", "prompts", "offset")
 
 
 def planned(lake: Lake, recipe: Recipe) -> tuple[dict[str, float] | None, dict[str, str | int]]:

@@ -5,7 +5,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import numpy as np
@@ -101,9 +101,21 @@ def plan_of(recipe: Recipe, base: Artifact, sequences: Artifact) -> TrainingPlan
     )
 
 
-def mark_of(recipe: Recipe, base: Artifact, sequences: Artifact) -> str:
-    """Fingerprint of a run: the plan and the checkpoint made by it have the same one."""
-    return fingerprint(TRAIN_CODE, recipe.training.model_dump(mode="json"), base.digest, sequences.digest)
+class Inputs(NamedTuple):
+    """What a run is made from; the plan and the checkpoint made by it have the same mark."""
+
+    base: Artifact
+    sequences: Artifact
+    mark: str
+    fingerprints: dict[str, str | int]
+
+
+def inputs_of(lake: Lake, recipe: Recipe) -> Inputs:
+    """The newest base and sequences of a recipe."""
+    names = (f"base_checkpoint/{recipe.name}", f"packed_sequences/{recipe.name}")
+    base, sequences = (lake.artifacts.current(name) for name in names)
+    mark = fingerprint(TRAIN_CODE, recipe.training.model_dump(mode="json"), base.digest, sequences.digest)
+    return Inputs(base, sequences, mark, dict(zip(names, (base.fingerprint, sequences.fingerprint), strict=True)))
 
 
 def training_plan(recipe: Recipe) -> dg.AssetsDefinition:
@@ -125,23 +137,16 @@ def training_plan(recipe: Recipe) -> dg.AssetsDefinition:
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], gpu: dg.ResourceParam[Gpu]
     ) -> dg.MaterializeResult:
-        base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
-        sequences = lake.artifacts.current(f"packed_sequences/{recipe.name}")
-        mark = mark_of(recipe, base, sequences)
+        inputs = inputs_of(lake, recipe)
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
-            plan = plan_of(recipe, base, sequences)
+            plan = plan_of(recipe, inputs.base, inputs.sequences)
             fitted = None if recipe.training.micro_batch else gpu.fitting(plan, out)
             plan = replace(plan, micro_batch=fitted["micro_batch"]) if fitted else plan
             plan.write(out / "plan.json")
-            return fingerprint(mark, plan.micro_batch), outlook(plan) | ({"batch that fits": fitted} if fitted else {})
+            return fingerprint(inputs.mark, plan.micro_batch), outlook(plan) | ({"batch that fits": fitted} if fitted else {})
 
-        artifact, made = lake.artifacts.build(
-            f"training_plan/{recipe.name}",
-            mark,
-            make,
-            {f"base_checkpoint/{recipe.name}": base.fingerprint, f"packed_sequences/{recipe.name}": sequences.fingerprint},
-        )
+        artifact, made = lake.artifacts.build(f"training_plan/{recipe.name}", inputs.mark, make, inputs.fingerprints)
         from midtrain_dagster.train.plots import schedule
 
         plan = TrainingPlan.read(artifact.path / "plan.json")
@@ -188,12 +193,10 @@ def midtrained_checkpoint(recipe: Recipe) -> dg.AssetsDefinition:
     def asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], gpu: dg.ResourceParam[Gpu]
     ) -> dg.MaterializeResult:
-        base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
-        sequences = lake.artifacts.current(f"packed_sequences/{recipe.name}")
-        mark = mark_of(recipe, base, sequences)
+        inputs = inputs_of(lake, recipe)
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
-            planned = lake.artifacts.get(f"training_plan/{recipe.name}", mark)
+            planned = lake.artifacts.get(f"training_plan/{recipe.name}", inputs.mark)
             if planned is None:
                 raise MidtrainError(f"training_plan/{recipe.name} is of another recipe, model or data; materialize it first")
             plan = TrainingPlan.read(planned.path / "plan.json")
@@ -202,12 +205,7 @@ def midtrained_checkpoint(recipe: Recipe) -> dg.AssetsDefinition:
             summary = json.loads((out / "training.json").read_text())
             return summary["weights_digest"], summary
 
-        artifact, made = lake.artifacts.build(
-            f"midtrained_checkpoint/{recipe.name}",
-            mark,
-            make,
-            {f"base_checkpoint/{recipe.name}": base.fingerprint, f"packed_sequences/{recipe.name}": sequences.fingerprint},
-        )
+        artifact, made = lake.artifacts.build(f"midtrained_checkpoint/{recipe.name}", inputs.mark, make, inputs.fingerprints)
         return of_artifact(context, artifact, made, pictures(artifact))
 
     return asset

@@ -40,24 +40,46 @@ def _run(
     mapping: Path | None,
     embed: bool | None,
 ) -> None:
-    from midtrain_dagster import files
     from midtrain_dagster.commands import console
-    from midtrain_dagster.decontaminate.decide import DECISIONS_SCHEMA, decide
     from midtrain_dagster.decontaminate.index import build
-    from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match
     from midtrain_dagster.decontaminate.questions import read_questions
-    from midtrain_dagster.documents import REJECTED_SCHEMA
     from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
-    from midtrain_dagster.texts import read_texts
 
     settings = Decontamination().using(_choice(method, METHODS), _share(threshold), allow_list)
     started, cpu = time.monotonic(), time.process_time()
     asked = read_questions(questions, _mapping(mapping))
     index = build(asked, settings)
     encoder = _encoder(settings.method, embed)
+    scanning = time.process_time()
+    counts = _scan(sources, index, settings, encoder, out)
+    used = max(time.process_time() - scanning, 1e-9)
+    console.result(
+        {
+            "method": settings.method,
+            "threshold": settings.threshold,
+            "encoder": encoder.version if encoder is not None else None,
+            "questions": len(asked),
+            "benchmarks": asked["benchmark"].n_unique(),
+            **counts,
+            "megabytes_per_cpu_second": round(counts["bytes"] / 1e6 / used, 2),
+            "cpu_seconds": round(time.process_time() - cpu, 2),
+            "seconds": round(time.monotonic() - started, 2),
+            "out": str(out),
+        }
+    )
+
+
+def _scan(sources: list[Path], index, settings, encoder, out: Path) -> dict[str, int]:  # type: ignore[no-untyped-def]
+    """Match and decide, batch by batch; counts of what was read and found."""
+    from midtrain_dagster import files
+    from midtrain_dagster.commands import console
+    from midtrain_dagster.decontaminate.decide import DECISIONS_SCHEMA, decide
+    from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match
+    from midtrain_dagster.documents import REJECTED_SCHEMA
+    from midtrain_dagster.texts import read_texts
+
     counts = {"documents": 0, "rejected_records": 0, "matches": 0, "contaminated": 0, "bytes": 0}
     progress = console.progress("decontaminate", "documents")
-    scanning = time.process_time()
     with (
         files.ParquetSink(out / "matches.parquet") as matched,
         files.ParquetSink(out / "decisions.parquet") as decided,
@@ -77,21 +99,7 @@ def _run(
             counts["contaminated"] += int(decisions["contaminated"].sum())
             counts["rejected_records"] += len(batch.rejected)
     progress.close()
-    used = max(time.process_time() - scanning, 1e-9)
-    console.result(
-        {
-            "method": settings.method,
-            "threshold": settings.threshold,
-            "encoder": encoder.version if encoder is not None else None,
-            "questions": len(asked),
-            "benchmarks": asked["benchmark"].n_unique(),
-            **counts,
-            "megabytes_per_cpu_second": round(counts["bytes"] / 1e6 / used, 2),
-            "cpu_seconds": round(time.process_time() - cpu, 2),
-            "seconds": round(time.monotonic() - started, 2),
-            "out": str(out),
-        }
-    )
+    return counts
 
 
 def _empty(schema):  # type: ignore[no-untyped-def]
