@@ -10,16 +10,18 @@ import polars as pl
 
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, of_artifact
-from assets.reading import selection_digest
+from assets.reading import CUTS, selection_digest
 from midtrain_dagster.audit import costs
 from midtrain_dagster.audit.cards import Facts, croissant, data_card, model_card
 from midtrain_dagster.audit.lineage import Node, place, tree
 from midtrain_dagster.audit.takedown import marks
 from midtrain_dagster.code import code_version
+from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import fingerprint
 from midtrain_dagster.select.funnel import funnel
+from midtrain_dagster.tables import Record
 from resources.lake import Lake
 
 GROUP = "audit"
@@ -40,7 +42,7 @@ def facts(lake: Lake, recipe: Recipe, project: Project) -> Facts:
         base=base_of(recipe),
         documents=packed_documents(lake, recipe)
         .group_by("source", "domain", "language", "license")
-        .agg(documents=pl.len(), characters=pl.col("characters").sum())
+        .agg(documents=pl.len(), characters=pl.col("characters").sum(), cut_out=pl.col("cut_out").sum())
         .sort("source", "domain", "language", "license"),
         sources=sources(root, project),
         left=funnel(lake.tables.read(f"selected_documents/{name}"))
@@ -74,7 +76,7 @@ def base_of(recipe: Recipe) -> str:
 
 
 def packed_documents(lake: Lake, recipe: Recipe) -> pl.DataFrame:
-    """Every document that was packed, as it was at the version that selection read."""
+    """Every document that was packed, as it was at the version that selection read: what is left of it, and what was cut out."""
     packed = lake.artifacts.current(f"packed_sequences/{recipe.name}")
     mixture = lake.artifacts.get(f"mixture/{recipe.name}", str(packed.inputs[f"mixture/{recipe.name}"]))
     selected = f"selected_documents/{recipe.name}"
@@ -83,9 +85,19 @@ def packed_documents(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     ids = pl.read_parquet(packed.path / "train" / DOCUMENTS).rename({"component": "component_name"})
     columns = ["id", "source", "domain", "language", "license", "url"]
     texts = lake.tables.scan("clean_documents", version=record.reads["clean_documents"])
-    told = texts.select(*columns, characters=pl.col("text").str.len_chars())
-    rows = ids.lazy().select("id", "text_hash", "component_name").join(told, on="id", how="left")
-    return rows.select(*columns, "text_hash", "component_name", "characters").sort("id").collect()
+    told = texts.select(*columns, whole=pl.col("text").str.len_chars())
+    cut = cut_at(lake, recipe, record).lazy().select("id", "left").unique()
+    rows = ids.lazy().select("id", "text_hash", "component_name").join(told, on="id", how="left").join(cut, on="id", how="left")
+    left = rows.with_columns(characters=pl.coalesce("left", "whole")).with_columns(
+        cut_out=pl.col("whole") - pl.col("characters")
+    )
+    return left.select(*columns, "text_hash", "component_name", "characters", "cut_out").sort("id").collect()
+
+
+def cut_at(lake: Lake, recipe: Recipe, record: Record) -> pl.DataFrame:
+    """What a selection cut out of its documents, by the version that it read: CUTS_SCHEMA."""
+    table = f"{CUTS}/{recipe.name}"
+    return lake.tables.read(table, version=record.reads[table]) if table in record.reads else pl.DataFrame(schema=CUTS_SCHEMA)
 
 
 def sources(root: Node, project: Project) -> pl.DataFrame:

@@ -24,7 +24,7 @@ class Facts(NamedTuple):
     description: str
     goal: Mapping[str, Any]
     base: str  # the model that training began with, in words
-    documents: pl.DataFrame  # source, domain, language, license, documents, characters: of what was packed
+    documents: pl.DataFrame  # source, domain, language, license, documents, characters, cut_out: of what was packed
     sources: pl.DataFrame  # source, kind, retrieved, documents, licences
     left: pl.DataFrame  # source, rule, documents: what selection left out, and why
     mixture: pl.DataFrame  # component, share, tokens
@@ -65,23 +65,24 @@ def data_card(facts: Facts) -> str:
         annotations_creators=["machine-generated"] if synthetic else ["no-annotation"],
         tags=["mid-training", facts.recipe, *(["synthetic"] if synthetic else [])],
     )
-    by_licence = facts.documents.group_by("license").agg(pl.col("documents").sum(), pl.col("characters").sum())
+    licensed = facts.documents.with_columns(pl.col("license").fill_null("not stated"))
     parts = [
         f"# Mid-training data of `{facts.recipe}`",
         facts.description,
         "## Where it comes from",
         table(facts.sources),
         "## What is in it",
+        "`characters` are those that are trained on; `cut_out` were collected with the same documents and taken out of them.",
         table(by_group(facts.documents, "source", "domain")),
         "## Licences",
-        table(by_licence.with_columns(pl.col("license").fill_null("not stated")).sort("documents", descending=True)),
+        table(by_group(licensed, "license").sort("documents", descending=True)),
         "## How it was chosen",
         "Documents were cleaned, deduplicated, rated and compared with benchmark questions; selection left out:",
         table(facts.left),
         "## How it is mixed",
         table(facts.mixture),
         "## Contamination",
-        "Documents that hold a benchmark question are left out. Found among all that was collected:",
+        "A document that holds a benchmark question is left out, or the passage is cut out of it, as the recipe says. Found in all that was collected:",
         table(facts.contamination) if len(facts.contamination) else "nothing",
         "## Personal and sensitive information",
         "Sensitive spans (addresses, numbers, keys) are found and counted for each document; the recipe's rules decide on them.",
@@ -252,7 +253,7 @@ CONTEXT: dict[str, Any] = {
 
 def by_group(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
     """Documents and characters by some columns."""
-    return frame.group_by(*names).agg(pl.col("documents").sum(), pl.col("characters").sum()).sort(*names)
+    return frame.group_by(*names).agg(pl.col("documents", "characters", "cut_out").sum()).sort(*names)
 
 
 def table(frame: pl.DataFrame, rows: int = 200) -> str:

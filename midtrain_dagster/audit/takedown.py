@@ -14,10 +14,7 @@ from midtrain_dagster.tables import Tables
 from midtrain_dagster.withdrawals import RULES, TOMBSTONES, Rule, meets, withdrawn
 
 COLUMNS = ("id", "text_hash", "url", "license", "source", "domain", "parent_ids")
-TABLES = (
-    "raw_documents", "clean_documents", "quality_signals", "sensitive_spans", "signatures", "duplicate_clusters",
-    "document_ratings", "coordinated_ratings", "contamination_matches", "synthesis_outcomes",
-)  # fmt: skip
+NAMING = ("id", "parent_id")  # columns that name a document, in whatever table
 
 
 class Affected(NamedTuple):
@@ -51,11 +48,11 @@ def affected(tables: Tables, artifacts: Artifacts, rules: tuple[Rule, ...], copi
     found = pl.concat([found, taken.drop("kind")], how="diagonal")
     found = descendants(rows, found)
     left = alike.join(found, on="id", how="anti").group_by("kind").len().sort("kind")
-    names = [*TABLES, *(f"{table}/{recipe}" for recipe in recipes for table in ("selected_documents", "cut_spans"))]
+    about = {name: rows_about(tables, name, found) for name in tables.names() if name not in (RULES, TOMBSTONES)}
     return Affected(
         found.drop("domain", "parent_ids"),
         dict(left.iter_rows()),
-        {name: rows_about(tables, name, found) for name in names if tables.exists(name)},
+        {name: rows for name, rows in about.items() if rows is not None},
         made_with(artifacts, found, recipes),
     )
 
@@ -96,12 +93,14 @@ def descendants(rows: pl.LazyFrame, found: pl.DataFrame) -> pl.DataFrame:
         found = pl.concat([found, new.drop("parent_ids")], how="diagonal")
 
 
-def rows_about(tables: Tables, name: str, found: pl.DataFrame) -> int:
-    """How many rows of a table speak of some documents."""
-    scan = tables.scan(name)
-    if "id" not in scan.collect_schema():
-        return 0
-    return int(scan.select("id").join(found.lazy().select("id"), on="id", how="semi").select(pl.len()).collect().item())
+def rows_about(tables: Tables, name: str, found: pl.DataFrame) -> int | None:
+    """How many rows of a table speak of some documents; None for a table that names none."""
+    naming = [column for column in NAMING if column in tables.schema(name)]
+    if not naming:
+        return None
+    ids = found["id"].implode()
+    met = pl.any_horizontal(pl.col(column).is_in(ids) for column in naming)
+    return int(tables.scan(name).select(naming).filter(met).select(pl.len()).collect().item())
 
 
 def made_with(artifacts: Artifacts, found: pl.DataFrame, recipes: Iterable[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from small_project import QUESTIONS, prose, write_project
 
+from assets.cards import packed_documents
 from assets.decontaminate import decoded, gathering
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.documents import text_hash
@@ -35,6 +36,7 @@ class Made:
     def __init__(self, root: Path, instance: dg.DagsterInstance, last: str, **settings: Any):
         recipe = {**SMOKE, "name": "mine", "mixture": {"method": "natural", "component_column": "domain"}, **settings}
         (root / "mine.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        self.recipe = Recipe.check(recipe, "mine.yaml")
         definitions = composed.definitions(projects.load(root / "midtrain.yaml"), root)
         chosen = dg.AssetSelection.keys(last.split("/")).upstream()
         job = dg.Definitions(
@@ -134,6 +136,9 @@ def test_a_question_is_cut_out_of_the_packed_text_and_accounted_for(root: Path, 
     assert AFTER[-100:] in read
     assert "tulips" not in read
     assert made.fate(before["id"])["characters"] == len(read)
+    said = packed_documents(made.lake, made.recipe).filter(id=before["id"]).row(0, named=True)
+    assert (said["characters"], said["cut_out"]) == (len(read), len(before["text"]) - len(read))
+    assert said["cut_out"] > len(QUESTION)
     assert made.checks["no_benchmark_question_left"].passed
     assert made.checks["no_benchmark_question_left"].metadata["questions looked for"].value == 3
 

@@ -1,10 +1,11 @@
 """A withdrawn document is gone for good, with what was made of it; every checkpoint that read it says so."""
 
-import importlib.util
 from datetime import UTC, datetime
 from pathlib import Path
 
+import lakes
 import numpy as np
+import polars as pl
 import pytest
 
 from midtrain_dagster.audit import spans
@@ -13,14 +14,8 @@ from midtrain_dagster.audit.spans import Packed, Reading
 from midtrain_dagster.audit.takedown import affected, marks
 from midtrain_dagster.documents import document_id
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.tables import Tables
+from midtrain_dagster.tables import Record, Tables, digest
 from midtrain_dagster.withdrawals import Rule, enforce, meets, withdraw
-
-found = importlib.util.spec_from_file_location("lakes", Path(__file__).with_name("lakes.py"))
-assert found is not None
-assert found.loader is not None
-lakes = importlib.util.module_from_spec(found)
-found.loader.exec_module(lakes)
 
 A = document_id("web", "https://example.org/a")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -63,6 +58,7 @@ def test_what_is_affected_is_shown_before_anything_is_written(tmp_path: Path) ->
     assert touched["by_source"] == {"web": 1, "written": 2}  # with the document made from it, and the one made from that
     assert touched["made_from_them"] == 2
     assert touched["copies_not_withdrawn"] == {"exact": 1}
+    assert touched["tables"] == {"raw_documents": 3}
     packed, checkpoint = touched["artifacts"]
     assert packed == {"artifact": "packed_sequences/mine@p1", "documents": 1}
     assert checkpoint["artifact"] == "midtrained_checkpoint/mine@c1"
@@ -70,6 +66,20 @@ def test_what_is_affected_is_shown_before_anything_is_written(tmp_path: Path) ->
     assert checkpoint["share_of_tokens"] == pytest.approx(6 / 32)
     assert len(addresses(tables)) == 7
     assert not tables.exists("takedowns")
+
+
+def test_every_table_that_names_a_document_is_counted(tmp_path: Path) -> None:
+    """Whatever a stage calls its table: nobody has to add it to a list."""
+    tables, artifacts = lakes.filled(tmp_path)
+    made = {"of_tomorrow": {"id": [A, A, "another"]}, "asked/mine": {"parent_id": [A]}, "about_nobody": {"question_id": [A]}}
+    for name, columns in made.items():
+        rows = pl.DataFrame(columns).with_columns(source=pl.lit("all"))
+        tables.commit(name, "all", rows, Record(name, "1", "", digest(rows), len(rows), {}, {}), replace=True)
+    touched = affected(tables, artifacts, (Rule("id", A),), "none", [])
+    assert touched.tables == {"asked/mine": 1, "of_tomorrow": 2, "raw_documents": 3}
+    take_down(tables, artifacts, Rule("id", A))
+    again = affected(tables, artifacts, (Rule("id", A),), "none", [])
+    assert "withdrawn_documents" not in again.tables  # the tombstones stay
 
 
 def test_a_withdrawn_document_does_not_come_back(tmp_path: Path) -> None:
