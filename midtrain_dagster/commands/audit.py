@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from midtrain_dagster.commands import console
+from midtrain_dagster.commands import console, here
 from midtrain_dagster.errors import MidtrainError
 
 SELECTION = "selected_documents/"
@@ -26,7 +26,7 @@ def model(
     """The tree of everything that a checkpoint was made from."""
     from midtrain_dagster.audit import lineage
 
-    lake, _ = opened()
+    lake, _ = here.lake()
     name, _, version = recipe.partition("@")
     root = lineage.tree(lake.tables, lake.artifacts, f"midtrained_checkpoint/{name}", version or None)
     for line in lineage.lines(root):
@@ -45,7 +45,7 @@ def document(identifier: str = typer.Argument(metavar="ID", help="Id of a docume
     """What a document came from, what was decided about it, and which steps and checkpoints saw it."""
     from midtrain_dagster.audit.document import document as look
 
-    lake, project = opened()
+    lake, project = here.lake()
     console.result(look(lake.tables, lake.artifacts, identifier, recipes_of(lake) or list(project.recipes)))
 
 
@@ -56,7 +56,7 @@ def step(
     """The documents in the batch of one training step."""
     from midtrain_dagster.audit.document import step as batch
 
-    lake, _ = opened()
+    lake, _ = here.lake()
     found = batch(lake.artifacts, recipe, number)
     console.result({"recipe": recipe, "step": number, "documents": found["id"].n_unique(), "spans": found.to_dicts()})
 
@@ -64,12 +64,3 @@ def step(
 def recipes_of(lake: Any) -> list[str]:
     """Recipes of which there is a selection, wherever the lake is."""
     return [name.removeprefix(SELECTION) for name in lake.tables.names(SELECTION)]
-
-
-def opened() -> tuple[Any, Any]:
-    from midtrain_dagster.project import project as projects
-    from resources.lake import Lake
-
-    file = projects.path()
-    project = projects.load(file)
-    return Lake(file.parent, project.storage, project.storage_options, project.operations), project

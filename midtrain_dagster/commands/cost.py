@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from midtrain_dagster.commands import console
-from midtrain_dagster.commands.audit import opened
+from midtrain_dagster.commands import console, here
 from midtrain_dagster.errors import MidtrainError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def cost(
     """What a recipe cost so far: time, CPU, accelerators, memory, bytes, teacher tokens, money; and what a point of gain cost."""
     from midtrain_dagster.audit import costs
 
-    lake, _ = opened()
+    lake, _ = here.lake()
     name = recipe.removesuffix(".yaml").rpartition("/")[2]
     lines = costs.of_recipe(lake.ledger.lines(), name, run, since)
     if not len(lines):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from midtrain_dagster.commands import console
+from midtrain_dagster.commands import console, here
 from midtrain_dagster.commands.abandoned import alive, end_abandoned
 from midtrain_dagster.errors import MidtrainError
 
@@ -40,7 +40,8 @@ def run(
     """Run a recipe from its sources to its report. What is up to date is not done again."""
     from uuid import uuid4
 
-    project, root, chosen = _load(recipe)
+    project, root = here.project()
+    chosen = here.recipe(recipe, project, root)
     from midtrain_dagster.definitions import definitions, job_name
 
     with _instance(root) as instance:
@@ -74,7 +75,7 @@ def run(
 
 def recover() -> None:
     """End runs whose process is gone (killed, or the machine went down), and free what they held. `run` does it by itself."""
-    _, root = _project()
+    _, root = here.project()
     with _instance(root) as instance:
         console.result({"ended": _recover(instance)})
 
@@ -98,7 +99,7 @@ def status() -> None:
 
     from midtrain_dagster.definitions import definitions
 
-    project, root = _project()
+    project, root = here.project()
     with _instance(root) as instance:
         graph = definitions(project, root).resolve_asset_graph()
         table = Table(
@@ -124,31 +125,12 @@ def status() -> None:
 
 def report(recipe: str | None = RECIPE) -> None:
     """Where the newest report of a recipe is."""
-    from resources.lake import Lake
-
-    project, root, chosen = _load(recipe)
-    lake = Lake(root, project.storage, project.storage_options)
+    lake, project = here.lake()
+    chosen = here.recipe(recipe, project, lake.root)
     found = lake.artifacts.current(f"evaluation_report/{chosen.name}")
     path = found.path / "report.html"
     console.say(f"Report: {path}")
     console.result({"recipe": chosen.name, "report": str(path), **found.about})
-
-
-def _load(recipe: str | None) -> tuple[Any, Path, Any]:
-    """Project, its directory, and the recipe: one of the project's by its file's name, or any that `recipes.load` knows."""
-    from midtrain_dagster.recipes import named as recipes
-
-    project, root = _project()
-    own = {Path(name).stem: name for name in project.recipes if name.endswith((".yaml", ".yml"))}
-    return project, root, recipes.load(own.get(recipe, recipe) if recipe else next(iter(project.recipes), "demo"), root)
-
-
-def _project() -> tuple[Any, Path]:
-    """The project and its directory."""
-    from midtrain_dagster.project import project as projects
-
-    file = projects.path()
-    return projects.load(file), file.parent
 
 
 def _instance(root: Path) -> "dg.DagsterInstance":

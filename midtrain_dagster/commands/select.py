@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from midtrain_dagster.commands import console
+from midtrain_dagster.errors import MidtrainError
+
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
+
+    from midtrain_dagster.select.query import Rulesets
 
 from midtrain_dagster.recipes.selection import Rule, Selection
 
@@ -20,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command("select")
     def select_command(
-        documents: Annotated[Paths, typer.Option(help="Parquet of documents; text is not read where characters is there.")],
+        documents: Annotated[
+            Paths | None, typer.Option(help="Parquet of documents; without it the tables of the project here are read.")
+        ] = None,
         out: Annotated[Path | None, typer.Option(help="Where selected.parquet and selection.sql go.")] = None,
         selection: Annotated[Path | None, typer.Option(help="YAML of a selection.")] = None,
         recipe: Annotated[str | None, typer.Option(help="Name or file of a recipe, for its selection.")] = None,
@@ -33,63 +40,76 @@ def register(app: typer.Typer) -> None:
         rulesets: Annotated[
             Path | None, typer.Option(help="YAML of quality rulesets, name → rules, in place of the published.")
         ] = None,
-        seed: Annotated[int, typer.Option(help="For sampling.")] = 0,
+        seed: Annotated[int | None, typer.Option(help="For sampling; otherwise the recipe's.")] = None,
         dry_run: Annotated[bool, typer.Option(help="Print the funnel, write nothing.")] = False,
     ) -> None:
         """Decide which documents are kept, and say why the others are not."""
-
-        from midtrain_dagster.commands import console
-        from midtrain_dagster.errors import MidtrainError
-        from midtrain_dagster.files import ParquetSink
-        from midtrain_dagster.select.funnel import funnel, summed
-        from midtrain_dagster.select.query import build
-        from midtrain_dagster.select.select import check_complete, select
+        from midtrain_dagster.commands.relations import of_files, of_project
         from midtrain_dagster.select.what_if import changed
         from midtrain_dagster.tables import database
 
         started = time.monotonic()
         if out is None and not dry_run:
             raise MidtrainError("say where the selection goes with --out, or ask for --dry-run")
-        chosen = changed(_selection(selection, recipe), change or [])
-        rules = _rulesets(rulesets)
+        measured = {
+            "signals": signals,
+            "ratings": ratings,
+            "clusters": clusters,
+            "matches": matches,
+            "coordinated": coordinated,
+        }
+        if documents is None and (selection or any(measured.values())):
+            raise MidtrainError(
+                "--documents: name the documents too; without it the project's own tables and a --recipe are read"
+            )
         with database() as con:
-            relations = {"signals": signals, "ratings": ratings, "clusters": clusters, "matches": matches}
-            for name, paths in {"documents": documents, **relations}.items():
-                if paths:
-                    _view(con, name, paths)
-            if coordinated:
-                _beside_ratings(con, coordinated, bool(ratings))
-            if dry_run or out is None:
-                counted = summed(con, build(con, chosen, seed, rules))
-                check_complete(con, int(counted["documents"].sum()))
+            if documents is None:
+                whose, chosen = of_project(con, recipe)
+                chance = whose.seed
             else:
-                selected = select(con, chosen, seed, rules)
-                with ParquetSink(out / "selected.parquet") as sink:
-                    sink.write(selected.documents)
-                (out / "selection.sql").write_text(selected.query + "\n", encoding="utf-8")
-                counted = funnel(selected.documents)
-        console.result({**_totals(counted), "seed": seed, "seconds": round(time.monotonic() - started, 3)})
+                chosen, chance = _selection(selection, recipe)
+                of_files(con, {"documents": documents, **measured})
+            chance = chance if seed is None else seed
+            counted = _decided(con, changed(chosen, change or []), chance, _rulesets(rulesets), None if dry_run else out)
+        shown = _totals(counted)
+        _show(shown, counted)
+        console.result({**shown, "seed": chance, "seconds": round(time.monotonic() - started, 3)})
 
 
-def _selection(file: Path | None, recipe: str | None) -> "Selection":
-    from midtrain_dagster.errors import MidtrainError
-    from midtrain_dagster.recipes.selection import Selection
+def _decided(
+    con: "duckdb.DuckDBPyConnection", chosen: "Selection", seed: int, rules: "Rulesets", out: Path | None
+) -> "pl.DataFrame":
+    """The funnel of a selection; its rows and its query go to `out`, or with None nowhere."""
+    from midtrain_dagster.files import ParquetSink
+    from midtrain_dagster.select.funnel import funnel, summed
+    from midtrain_dagster.select.query import build
+    from midtrain_dagster.select.select import check_complete, select
 
-    if file is not None and recipe is None:
-        return Selection.read(file)
-    if recipe is None or file is not None:
-        raise MidtrainError("name either a recipe (--recipe) or a selection's file (--selection)")
+    if out is None:
+        counted = summed(con, build(con, chosen, seed, rules))
+        check_complete(con, int(counted["documents"].sum()))
+        return counted
+    selected = select(con, chosen, seed, rules)
+    with ParquetSink(out / "selected.parquet") as sink:
+        sink.write(selected.documents)
+    (out / "selection.sql").write_text(selected.query + "\n", encoding="utf-8")
+    return funnel(selected.documents)
+
+
+def _selection(file: Path | None, recipe: str | None) -> "tuple[Selection, int]":
+    """The selection that is named, and its seed."""
     from midtrain_dagster.recipes.named import load
 
-    found: Selection = load(recipe).selection
-    return found
+    if file is not None and recipe is None:
+        return Selection.read(file), 0
+    if recipe is None or file is not None:
+        raise MidtrainError("name either a recipe (--recipe) or a selection's file (--selection)")
+    found = load(recipe)
+    return found.selection, found.seed
 
 
-def _rulesets(file: Path | None) -> "dict[str, list[Rule]]":
+def _rulesets(file: Path | None) -> dict[str, list[Rule]]:
     import yaml
-
-    from midtrain_dagster.errors import MidtrainError
-    from midtrain_dagster.recipes.selection import Rule
 
     if file is None:
         return _published()
@@ -102,56 +122,15 @@ def _rulesets(file: Path | None) -> "dict[str, list[Rule]]":
     return {name: [Rule.check(rule, where=f"{file}: {name}") for rule in rules] for name, rules in named.items()}
 
 
-def _published() -> "dict[str, list[Rule]]":
+def _published() -> dict[str, list[Rule]]:
     """The published heuristics, for prose or for code; a ratio without a denominator does not keep."""
     from midtrain_dagster.clean.rules import RULESETS
-    from midtrain_dagster.recipes.selection import Rule
 
     def rule(ruleset: str, name: str, keep: str) -> Rule:
         scope = "document.format = 'code'" if ruleset == "stack" else "document.format = 'text'"
         return Rule(name=name, keep=f"({keep}) IS TRUE", where=scope)
 
     return {ruleset: [rule(ruleset, one["name"], one["keep"]) for one in rules] for ruleset, rules in RULESETS.items()}
-
-
-def _view(con: "duckdb.DuckDBPyConnection", name: str, paths: Paths) -> None:
-    """A view over Parquet files, its columns called as conditions call them; characters where there is only text."""
-    import duckdb
-
-    from midtrain_dagster.errors import MidtrainError
-    from midtrain_dagster.files import find
-    from midtrain_dagster.select.conditions import literal
-
-    files = [path for path in find(paths) if path.suffix == ".parquet" and path.name != "rejected_records.parquet"]
-    if not files:
-        raise MidtrainError(f"--{name}: no Parquet files in {', '.join(map(str, paths))}")
-    scan = f"read_parquet([{', '.join(literal(str(path)) for path in files)}], union_by_name = true)"
-    try:
-        columns = [row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()]
-    except duckdb.Error as error:
-        raise MidtrainError(f"--{name}: {' '.join(str(error).split())[:300]}") from None
-    taken = "*"
-    if name == "documents" and "text" in columns:
-        taken = "* EXCLUDE (text)" + ("" if "characters" in columns else ", length(text) AS characters")
-    if name == "clusters":
-        short = [kind for kind in ("exact", "near") if f"{kind}_cluster" in columns and kind not in columns]
-        taken += f" RENAME ({', '.join(f'{kind}_cluster AS {kind}' for kind in short)})" if short else ""
-    if name == "matches" and "id" not in columns and "document_id" in columns:
-        taken = "* RENAME (document_id AS id)"
-    con.execute(f"CREATE VIEW {name} AS SELECT {taken} FROM {scan}")
-
-
-def _beside_ratings(con: "duckdb.DuckDBPyConnection", paths: Paths, rated: bool) -> None:
-    """Coordinated ratings become columns of the ratings."""
-    from midtrain_dagster.errors import MidtrainError
-
-    if not rated:
-        raise MidtrainError("--coordinated: name the ratings that these belong to with --ratings")
-    _view(con, "coordinated", paths)
-    columns = [row[0] for row in con.execute("DESCRIBE coordinated").fetchall()]
-    own = ", ".join(f'c."{name}"' for name in columns if name not in ("id", "text_hash", "source"))
-    con.execute("ALTER VIEW ratings RENAME TO rated")
-    con.execute(f"CREATE VIEW ratings AS SELECT r.*, {own} FROM rated r LEFT JOIN coordinated c USING (id, text_hash)")
 
 
 def _totals(counted: "pl.DataFrame") -> dict[str, Any]:
@@ -167,3 +146,22 @@ def _totals(counted: "pl.DataFrame") -> dict[str, Any]:
         "repeated_tokens": int(kept["repeated_tokens"].sum()) if kept["tokens"].null_count() < len(kept) else None,
         "funnel": counted.to_dicts(),
     }
+
+
+def _show(totals: dict[str, Any], counted: "pl.DataFrame") -> None:
+    """The funnel for people: a line for what is kept of each source, and for each reason that left some out."""
+    from rich.table import Table
+
+    table = Table(
+        *("source", "what became of it"),
+        title=f"{totals['kept']:,} of {totals['documents']:,} documents kept, {totals['characters']:,} characters",
+    )
+    shown = [
+        name for name in ("documents", "characters", "tokens", "repeated_tokens") if counted[name].null_count() < len(counted)
+    ]
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in counted.iter_rows(named=True):
+        figures = ("" if row[name] is None else f"{row[name]:,}" for name in shown)
+        table.add_row(row["source"], "[bold]kept[/bold]" if row["kept"] else row["rule"], *figures)
+    console.terminal().print(table)

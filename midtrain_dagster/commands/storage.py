@@ -1,10 +1,8 @@
 """`midtrain storage copy | repair`: moving the lake, and mending it."""
 
-from typing import Any
-
 import typer
 
-from midtrain_dagster.commands import console
+from midtrain_dagster.commands import console, here
 
 OPTION = typer.Option([], "--option", help="NAME=VALUE of the object store's client; may be repeated.")
 
@@ -28,7 +26,7 @@ def copy(
     from midtrain_dagster.errors import MidtrainError
     from midtrain_dagster.store import Store, copied
 
-    lake = _lake()
+    lake, _ = here.lake()
     if lake.remote:
         raise MidtrainError(f"storage is {lake.storage} already; copy from there with that store's own tools")
     options = dict(part.partition("=")[::2] for part in option)
@@ -44,7 +42,7 @@ def repair(
     """Read every table, and give up the rows that are damaged: the next run makes them again."""
     from midtrain_dagster.repair import damages, give_up
 
-    tables = _lake().tables
+    tables = here.lake()[0].tables
     found = damages(tables)
     for damage in found:
         console.say(f"{damage.asset} in table {damage.table}: {damage.why}")
@@ -52,12 +50,3 @@ def repair(
             give_up(tables, damage)
     console.say(f"{len(found)} damaged" + ("; run again to make them anew" if found and not look else ""))
     console.result({"damaged": [damage._asdict() for damage in found], "given up": 0 if look else len(found)})
-
-
-def _lake() -> Any:
-    from midtrain_dagster.project import project as projects
-    from resources.lake import Lake
-
-    file = projects.path()
-    project = projects.load(file)
-    return Lake(file.parent, project.storage, project.storage_options)

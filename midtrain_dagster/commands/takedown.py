@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from midtrain_dagster.commands import console
-from midtrain_dagster.commands.audit import opened, recipes_of
+from midtrain_dagster.commands import console, here
+from midtrain_dagster.commands.audit import recipes_of
 from midtrain_dagster.errors import MidtrainError
 
 
@@ -38,7 +38,7 @@ def takedown(
     from midtrain_dagster.audit.takedown import affected
     from midtrain_dagster.withdrawals import withdraw
 
-    lake, project = opened()
+    lake, project = here.lake()
     if listed:
         console.result({"takedowns": so_far(lake)})
         return

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from midtrain_dagster.commands import console
-from midtrain_dagster.commands.audit import opened
+from midtrain_dagster.commands import console, here
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +21,7 @@ def vacuum(
     """Remove old table versions and artifacts. What a checkpoint was made from always stays. Not beside a run."""
     from midtrain_dagster.audit.vacuum import carry_out, plan, told
 
-    lake, project = opened()
+    lake, project = here.lake()
     kept = project.operations.retention.days if days is None else days
     found = plan(lake.tables, lake.artifacts, lake.tables.names(), kept)
     answer = {"days": kept, **told(found), "removed": not dry_run}

@@ -2,15 +2,21 @@
 
 import json
 
+import dagster as dg
 import polars as pl
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
+from midtrain_dagster import definitions as composed
 from midtrain_dagster.commands import select as command
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project import project as projects
 from midtrain_dagster.recipes.selection import Contamination, Rule, Selection, Threshold
+from midtrain_dagster.select.funnel import funnel
 from midtrain_dagster.select.what_if import changed
+from resources.lake import Lake
 
 
 def test_changes_move_thresholds_settings_and_rules():
@@ -82,3 +88,25 @@ def test_a_coordinated_score_stands_beside_the_ratings(files):
     found = json.loads(invoke(*both, "--ratings", files / "r.parquet").stdout)
     assert (found["kept"], found["left_out"]) == (1, 2)
     assert "--ratings" in str(invoke(*both).exception)
+
+
+def test_without_documents_the_projects_own_tables_are_asked(project, monkeypatch):
+    monkeypatch.chdir(project.parent)
+    with pytest.raises(MidtrainError, match="no documents yet"):
+        raise invoke("--recipe", "smoke", "--dry-run").exception
+    with pytest.raises(MidtrainError, match="name the documents too"):
+        raise invoke("--recipe", "smoke", "--ratings", "r.parquet", "--dry-run").exception
+    values = yaml.safe_load(project.read_text()) | {"generators": [], "raters": [], "recipes": ["smoke"]}
+    project.write_text(yaml.safe_dump(values, sort_keys=False))
+    made = composed.definitions(projects.load(project), project.parent)
+    wanted = dg.AssetSelection.assets(["selected_documents", "smoke"]).upstream()
+    graph = dg.Definitions(made.assets, resources=made.resources, jobs=[dg.define_asset_job("some", selection=wanted)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert graph.resolve_job_def("some").execute_in_process(instance=instance).success
+    said = json.loads(invoke("--recipe", "smoke", "--dry-run").stdout)
+    stored = Lake(project.parent, "lake").tables.read("selected_documents/smoke")
+    assert said["funnel"] == funnel(stored).to_dicts()
+    assert said["tokens"] is None
+    fewer = json.loads(invoke("--recipe", "smoke", "--set", "document.domain = 'code'", "--dry-run").stdout)
+    assert {row["source"] for row in fewer["funnel"] if row["kept"]} == {"code"}
+    assert fewer["kept"] < said["kept"]
