@@ -34,6 +34,7 @@ from assets import (
     evaluate,
     mix,
     rate,
+    raters,
     report,
     scale,
     select,
@@ -60,6 +61,7 @@ def graph(
         *clean.assets(project),
         *deduplicate.assets(project, method),
         *decontaminate.assets(project, recipes, rows),
+        *raters.assets(project),
         *rate.assets(project, method),
         *coordinate.assets(project),
         *select.assets(project, recipes),
@@ -73,7 +75,7 @@ def graph(
     ]
     checks = [
         *decontaminate.checks(recipes),
-        *rate.checks(project),
+        *raters.checks(project),
         *mix.checks(recipes),
         *train.checks(recipes),
         *report.checks(recipes),

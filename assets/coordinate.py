@@ -9,13 +9,14 @@ import dagster as dg
 import polars as pl
 
 from assets.measure import measured
-from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, of_table, progress
+from assets.outcome import AUTOMATION, OWNERS, markdown, of_artifact, of_table, plot, progress
 from assets.reading import COORDINATED
 from assets.weighing import weigh
 from midtrain_dagster.artifacts import Artifact
 from midtrain_dagster.code import code_version
-from midtrain_dagster.project.coordination import Coordination, WeightedSum
+from midtrain_dagster.project.coordination import Coordination, Intersection, WeightedSum
 from midtrain_dagster.project.project import Project
+from midtrain_dagster.project.raters import low_is_good
 from midtrain_dagster.rate.coordinate import agreement, missed
 from midtrain_dagster.rate.coordinated import fit, score
 from midtrain_dagster.refresh import fingerprint, whole
@@ -48,7 +49,9 @@ def coordinated_ratings(project: Project) -> dg.AssetsDefinition:
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
             ratings = ratings_of(lake, project)
-            columns = [score(entry, said(scales[entry.name]), ratings) for entry in project.coordinated]
+            columns = [
+                score(entry, said(scales[entry.name]), as_meant(entry, ratings, project)) for entry in project.coordinated
+            ]
             return ratings.select("id", "text_hash", "source").with_columns(columns), {"fitted on": fitted_on(scales)}
 
         made = whole(
@@ -78,6 +81,17 @@ def ratings_of(lake: Lake, project: Project) -> pl.DataFrame:
     return lake.tables.read(RATINGS).filter(pl.col("source").is_in(list(project.document_sources))).sort("id", "source")
 
 
+def turned(ratings: pl.DataFrame, project: Project) -> pl.DataFrame:
+    """With the sign changed of those whose low scores are the good ones (perplexity): more is better for all."""
+    return ratings.with_columns(-pl.col(rater.name) for rater in project.raters if low_is_good(rater))
+
+
+def as_meant(entry: Coordination, ratings: pl.DataFrame, project: Project) -> pl.DataFrame:
+    """Scores as a coordination takes them: with thresholds and weights of the user's own as they are, else more is better."""
+    given = isinstance(entry, Intersection) or (isinstance(entry, WeightedSum) and entry.learnt is None)
+    return ratings if given else turned(ratings, project)
+
+
 def digests(lake: Lake, project: Project) -> dict[str, str]:
     """Data versions of all ratings, by source."""
     records = {source: lake.tables.record(RATINGS, f"{RATINGS}/{source}") for source in project.document_sources}
@@ -100,7 +114,7 @@ def scale_of(lake: Lake, entry: Coordination, project: Project) -> Artifact:
     def make(out: Path) -> tuple[str, dict[str, Any]]:
         learnt: Mapping[str, float] | None = weights.about["weights"] if weights else None
         ratings = ratings_of(lake, project)
-        scale = fit(entry, ratings, lengths(lake, ratings), learnt)
+        scale = fit(entry, as_meant(entry, ratings, project), lengths(lake, ratings), learnt)
         (out / "scale.json").write_text(json.dumps(scale))
         return fingerprint(scale), {"fitted on documents": len(ratings), "raters": by}
 
@@ -130,6 +144,7 @@ def lengths(lake: Lake, ratings: pl.DataFrame) -> pl.Series:
 def rating_report(project: Project) -> dg.AssetsDefinition:
     """How far the raters agree, what each adds, and where each two differ most."""
     names = [rater.name for rater in project.raters]
+    low = [rater.name for rater in project.raters if low_is_good(rater)]
 
     @dg.asset(
         key="rating_report",
@@ -141,11 +156,12 @@ def rating_report(project: Project) -> dg.AssetsDefinition:
         automation_condition=AUTOMATION,
         description="Agreement of "
         + ", ".join(names)
-        + "; documents in each one's best tenth alone; the widest disagreements.",
+        + "; documents in each one's best tenth alone; the widest disagreements."
+        + (f" Low is good for {', '.join(low)}, which counts turned round." if low else ""),
     )
     @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
-        ratings = ratings_of(lake, project)
+        ratings = turned(ratings_of(lake, project), project)
         found = agreement(ratings, names)
         reported = whole(
             lake.tables,
@@ -157,13 +173,12 @@ def rating_report(project: Project) -> dg.AssetsDefinition:
             source=None,
             work=lambda: (found.correlation.with_columns(source=pl.lit("all")), {}),
         )
-        texts = lake.tables.scan("clean_documents").select("id", "text")
-        told = texts.filter(pl.col("id").is_in(found.samples["id"].unique().implode())).collect()
-        shown = found.samples.join(told.with_columns(pl.col("text").str.slice(0, 160)), on="id", how="left")
+        from midtrain_dagster.rate.plots import agreement as matrix
+
         more = {
-            "agreement": markdown(found.correlation),
-            "what each adds": markdown(found.added),
-            "widest disagreements": markdown(shown, 40),
+            "agreement": plot(matrix(found.correlation, names)),
+            "what each adds": markdown(found.added.rename({"top": "best tenth", "alone": "in no other's"}), len(names)),
+            "widest disagreements": markdown(disagreements(lake, found.samples), 60),
         }
         if project.coordinated:
             both = ratings.join(lake.tables.read(COORDINATED).drop("text_hash"), on=["id", "source"])
@@ -172,6 +187,23 @@ def rating_report(project: Project) -> dg.AssetsDefinition:
         return of_table(context, lake.tables, "rating_report", reported, more)
 
     return asset
+
+
+def disagreements(lake: Lake, samples: pl.DataFrame, each: int = 1) -> pl.DataFrame:
+    """The documents on which each two raters differ most, who puts it where (0 lowest, 1 highest), and how it begins."""
+    few = samples.group_by("one", "other", maintain_order=True).head(each)
+    texts = lake.tables.scan("clean_documents").select("id", "source", begins=pl.col("text").str.slice(0, 160))
+    told = texts.filter(pl.col("id").is_in(few["id"].unique().implode())).collect()
+    named = {f"{one}_rank": pl.format("{} {}", one, pl.col(f"{one}_rank").round(2)) for one in ("one", "other")}
+    rows = few.join(told, on="id", how="left").sort("gap", "one", "other", descending=[True, False, False])
+    high = pl.col("one_rank") > pl.col("other_rank")
+    return rows.select(
+        praised=pl.when(high).then(named["one_rank"]).otherwise(named["other_rank"]),
+        blamed=pl.when(high).then(named["other_rank"]).otherwise(named["one_rank"]),
+        source="source",
+        id="id",
+        begins="begins",
+    )
 
 
 def rater_weights(entry: WeightedSum, project: Project) -> dg.AssetsDefinition:
@@ -201,7 +233,7 @@ def rater_weights(entry: WeightedSum, project: Project) -> dg.AssetsDefinition:
         )
 
         def make(out: Path) -> tuple[str, dict[str, Any]]:
-            ratings = ratings_of(lake, project)
+            ratings = turned(ratings_of(lake, project), project)
             counted = progress(context, f"weights of {entry.name}", "runs", learnt.runs)
             found = weigh(lake, ratings, entry.over, learnt, out, gpu.threads, counted)
             return fingerprint(found), found

@@ -12,7 +12,7 @@ from midtrain_dagster.project import project as projects
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes import named as recipes
 from midtrain_dagster.recipes.recipe import Recipe
-from resources.embedder import Embedder, FakeEmbedder
+from resources.embedder import embedder
 from resources.engine import engine_of
 from resources.gpu import Gpu
 from resources.lake import Lake
@@ -27,12 +27,10 @@ PRELOADED = ["dagster", "midtrain_dagster.definitions"]
 def resources(project: Project, root: Path) -> dict[str, object]:
     """What the assets need from outside, by name. Nothing is opened or loaded here."""
     lake = Lake(root, project.storage, project.storage_options, project.operations)
-    settings = project.embedder
-    embedder = FakeEmbedder() if settings.model == "fake" else Embedder(settings.model, settings.batch_size, settings.precision)
     return {
         "lake": lake,
         "project": project,
-        "embedder": embedder,
+        "embedder": embedder(project.embedder),
         "teacher": ProjectTeacher(project.teacher, lake),
         "engine": engine_of(project.compute),
         "gpu": Gpu(project.compute),

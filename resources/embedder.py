@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.project.project import EmbedderSettings
 
 PACKAGED = "packaged"
 
@@ -25,6 +26,7 @@ class Embedder:
     def __init__(self, model: str = PACKAGED, batch_size: int = 64, precision: str = "auto"):
         self.model, self.batch_size = model, batch_size
         self.precision = ("bf16" if multiplies_bf16() else "fp32") if precision == "auto" else precision
+        self._last: tuple[list[str], np.ndarray] | None = None
 
     @property
     def version(self) -> str:
@@ -41,13 +43,27 @@ class Embedder:
         return encoder.to(torch.bfloat16) if self.precision == "bf16" else encoder
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, d) float32, L2-normalised; texts longer than the model's window are cut at it."""
+        """(n, d) float32, L2-normalised; texts longer than the model's window are cut at it.
+
+        The texts of the last call are not embedded again: several heads score the same documents one after another.
+        """
+        if self._last is not None and self._last[0] == list(texts):
+            return self._last[1].copy()
         if not texts:
             return np.zeros((0, self._encoder.get_embedding_dimension()), np.float32)
         vectors = self._encoder.encode(
             list(texts), batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True, normalize_embeddings=False
         ).float()
-        return np.asarray((vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy(), dtype=np.float32)
+        found = np.asarray((vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy(), dtype=np.float32)
+        self._last = list(texts), found
+        return found.copy()
+
+
+def embedder(settings: EmbedderSettings) -> "Embedder | FakeEmbedder":
+    """The encoder that a project names; `fake` in tests."""
+    if settings.model == "fake":
+        return FakeEmbedder()
+    return Embedder(settings.model, settings.batch_size, settings.precision)
 
 
 def multiplies_bf16() -> bool:

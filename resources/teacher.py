@@ -4,19 +4,19 @@
 budget in front.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.teacher import TeacherSettings
-from midtrain_dagster.synthesize.teacher import Keep, Reply, Request, Teacher, structured
+from midtrain_dagster.synthesize.teacher import Keep, Parameters, Reply, Request, Teacher, ask, structured
 from resources.teacher_batch import BatchTeacher
 from resources.teacher_cache import CachedTeacher
 from resources.teacher_local import LocalTeacher
 from resources.teacher_openai import OpenAITeacher
 
-__all__ = ["BatchTeacher", "CachedTeacher", "FakeTeacher", "LocalTeacher", "OpenAITeacher", "teacher"]
+__all__ = ["BatchTeacher", "CachedTeacher", "FakeTeacher", "LocalTeacher", "OpenAITeacher", "answers", "teacher"]
 
 
 def teacher(settings: TeacherSettings, cache: Path) -> CachedTeacher:
@@ -35,6 +35,19 @@ def uncached(settings: TeacherSettings, batches: Path) -> Teacher:
         case "fake":
             return FakeTeacher(settings.script)
     raise MidtrainError(f"no teacher of kind {settings.kind}")
+
+
+def answers(
+    teacher: Teacher, account: str, progress: Progress | None = None, max_tokens: int = 16
+) -> Callable[[Sequence[str]], list[str | None]]:
+    """A teacher as a function from prompts to replies, which it bills to `account`; None for a reply with an error."""
+
+    def asked(prompts: Sequence[str]) -> list[str | None]:
+        short = Parameters(max_tokens=max_tokens)
+        requests = [Request(({"role": "user", "content": prompt},), short, account) for prompt in prompts]
+        return [None if reply.error else reply.text for reply in ask(teacher, requests, progress)]
+
+    return asked
 
 
 class FakeTeacher:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from midtrain_dagster.commands import console
+from midtrain_dagster.commands import console, teachers
 from midtrain_dagster.errors import MidtrainError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         kind: Annotated[str, typer.Argument(help="Kind of generator: rewrite, questions, natural, fill_in_the_middle, …")],
         sources: Annotated[list[Path], typer.Option("--in", help="Files or directories of documents; repeatable.")],
         out: Annotated[Path, typer.Option("--out", help="Directory for documents, outcomes and rejected records.")],
-        teacher: Annotated[str, typer.Option(help="local:DIR, openai:URL#MODEL, or fake; its key is in the environment.")] = "",
+        teacher: Annotated[str, typer.Option(help=teachers.NAMED)] = "",
         option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Generator setting, key=value.")] = None,
         teacher_option: Annotated[list[str] | None, typer.Option(help="Teacher setting, key=value; repeatable.")] = None,
         limit: Annotated[int, typer.Option(help="Parents at most.")] = 100,
@@ -45,7 +45,9 @@ def register(app: typer.Typer) -> None:
         batches = list(files.read(sources))
         rejected = pl.concat([batch.rejected for batch in batches])
         offered = pl.concat([batch.documents for batch in batches])
-        asked = _teacher(teacher, teacher_option or [], cache or out / "replies.sqlite") if generator.needs_teacher else None
+        asked = (
+            teachers.opened(teacher, teacher_option or [], cache or out / "replies.sqlite") if generator.needs_teacher else None
+        )
         told: dict[str, Any] = {"documents_read": len(offered), "records_rejected": len(rejected)}
         parents = choose(offered, generator, lambda pages: _recalled(pages, settings, asked, told))
         if asked is not None and (estimate_only or len(parents) > settings.sample):
@@ -85,33 +87,7 @@ def _generator(kind: str, options: list[str], limit: int) -> "GeneratorBase":
     from midtrain_dagster.project.generators import GENERATOR
 
     try:
-        return GENERATOR.validate_python({"kind": kind, "name": kind, "limit": limit, **_pairs(options)})
+        return GENERATOR.validate_python({"kind": kind, "name": kind, "limit": limit, **teachers.pairs(options)})
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'kind'}: {e['msg']}" for e in error.errors()]
         raise MidtrainError(f"--option: {'; '.join(problems)}") from None
-
-
-def _pairs(options: list[str]) -> dict[str, Any]:
-    import yaml
-
-    for option in options:
-        if "=" not in option:
-            raise MidtrainError(f"{option}: expected key=value")
-    return {key: yaml.safe_load(value) for key, _, value in (option.partition("=") for option in options)}
-
-
-def _teacher(named: str, options: list[str], cache: Path) -> Any:
-    from midtrain_dagster.project.teacher import TeacherSettings
-    from resources.teacher import teacher
-
-    kind, _, place = named.partition(":")
-    values: dict[str, Any] = {"kind": kind}
-    if kind == "local":
-        values |= {"model": place}
-    elif kind == "openai":
-        url, _, model = place.partition("#")
-        values |= {"base_url": url or None, "model": model}
-    elif kind != "fake":
-        raise MidtrainError(f"--teacher {named or '(none)'}: expected local:DIR, openai:URL#MODEL or fake")
-    settings: TeacherSettings = TeacherSettings.check({**values, **_pairs(options)}, "--teacher")
-    return teacher(settings, cache)

@@ -1,7 +1,7 @@
 """The raters of a project: what scores documents, and how each was or is to be trained."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import Field, model_validator
 
@@ -103,14 +103,18 @@ class EduRater(Settings):
 
 
 class QuRater(Settings):
-    """One QuRating criterion, learnt from a teacher's choices between two texts (arXiv 2402.09739)."""
+    """One QuRating criterion (arXiv 2402.09739): by a head that learns from a teacher's choices between two texts, or published."""
 
     kind: Literal["qurater"] = "qurater"
     name: Name
     criterion: Literal["writing_style", "required_expertise", "facts_and_trivia", "educational_value"]
+    model: str | None = Field(
+        default=None, description="null: a head of one's own; or the published scorer: princeton-nlp/QuRater-1.3B, a directory"
+    )
     pairs: int = Field(default=2_000, description="pairs that the teacher judges, each in both orders", gt=0)
     confidence: float = Field(default=0.5, description="pairs are learnt from where |2p − 1| is at least this", ge=0, lt=1)
-    training: HeadTraining = Field(default=HeadTraining(), description="of the scorer")
+    training: HeadTraining = Field(default=HeadTraining(), description="of a head of one's own")
+    max_tokens: int = Field(default=512, description="window of the published scorer", gt=0)
 
 
 class PerplexityRater(Settings):
@@ -118,7 +122,7 @@ class PerplexityRater(Settings):
 
     kind: Literal["perplexity"] = "perplexity"
     name: Name = "perplexity"
-    model: str = Field(description="directory or hub name of a causal language model")
+    model: str = Field(description="directory or hub name of a causal language model; packaged: SmolLM2-135M-Instruct")
     max_tokens: int = Field(default=512, description="how much of a document is read", gt=1)
 
 
@@ -149,3 +153,17 @@ Rater = Annotated[
     FastTextRater | EduRater | QuRater | PerplexityRater | DsirRater | ClassifierRater, Field(discriminator="kind")
 ]
 """One entry of a project file's `raters:` list."""
+
+
+def low_is_good(rater: Rater) -> bool:
+    """Whether a low score is the better one."""
+    return isinstance(rater, PerplexityRater)
+
+
+Learning = FastTextRater | DsirRater | EduRater | QuRater
+"""Those that may have to learn first."""
+
+
+def learns(rater: Rater) -> TypeGuard[Learning]:
+    """Whether a rater is trained on documents before it can rate any."""
+    return isinstance(rater, DsirRater) or (isinstance(rater, FastTextRater | EduRater | QuRater) and rater.model is None)

@@ -5,66 +5,44 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.rate.batching import length_buckets, model_version, padded, rounded
-
-FINEWEB_EDU = "HuggingFaceFW/fineweb-edu-classifier"
+from midtrain_dagster.rate.batching import model_version, rounded
+from midtrain_dagster.rate.network import Network
 
 
 class Classifier:
-    """Scores with `AutoModelForSequenceClassification`: a regression's value, or the probability of a label."""
+    """The value of a model with one output, or the probability of one label of a model with several."""
 
-    def __init__(
-        self,
-        name: str,
-        model: str,
-        label: str | None = None,
-        max_tokens: int = 512,
-        device: str = "cpu",
-        batch_tokens: int = 16_384,
-    ):
-        """Load a model from a directory or, online, the hub; safetensors alone.
+    def __init__(self, name: str, model: str, label: str | None = None, max_tokens: int = 512, device: str = "cpu"):
+        """Load a model from a directory or, online, the hub.
 
         Raises MidtrainError when there is none, or when it has several labels and none is named.
         """
-        self.name, self.max_tokens, self._device, self._batch_tokens = name, max_tokens, device, batch_tokens
-        self._tokenizer, self._model = _load(model, device)
-        self._output = _output(self._model.config, label, model)
-        commit = getattr(self._model.config, "_commit_hash", None)
-        self.version = model_version(model, commit, self._output, max_tokens)
+        self.name, self.max_tokens = name, max_tokens
+        self._network = Network(model, device)
+        self._output = _output(self._network.config, label, model)
+        self.version = model_version(
+            model,
+            self._network.commit,
+            self._output,
+            max_tokens,
+            code_version("rate.classifier", "rate.network", "rate.batching"),
+        )
 
     def score(self, documents: pl.DataFrame) -> np.ndarray:
         """float32 of shape (n,): the raw value of a one-output model (FineWeb-Edu: about 0 to 5), else a probability.
 
         NaN for an empty text. The text is cut at `max_tokens`.
         """
-        import torch
-
         texts = documents["text"].to_list()
-        scores = np.full(len(texts), np.nan)
-        tokens = self._tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
-        lengths = [len(ids) if text.strip() else 0 for ids, text in zip(tokens, texts, strict=True)]
-        for rows, width in length_buckets(lengths, self._batch_tokens):
-            ids, mask = padded([tokens[row] for row in rows], min(width, self.max_tokens), self._tokenizer.pad_token_id or 0)
-            with torch.inference_mode():
-                inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-                logits = self._model(**{key: value.to(self._device) for key, value in inputs.items()}).logits.float()
-            if self._output is None:
-                scores[rows] = logits[:, 0].cpu().numpy()
-            else:
-                scores[rows] = torch.softmax(logits, dim=-1)[:, self._output].cpu().numpy()
-        return rounded(scores)
-
-
-def _load(model: str, device: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForSequenceClassification.from_pretrained(model, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise MidtrainError(f"classifier {model}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    return tokenizer, network.to(device).eval()
+        tokens = self._network.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
+        said = [ids if text.strip() else [] for ids, text in zip(tokens, texts, strict=True)]
+        logits = self._network.outputs(said, self.max_tokens)
+        if self._output is None:
+            return rounded(logits[:, 0])
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return rounded(chances[:, self._output] / chances.sum(axis=1))
 
 
 def _output(config: Any, label: str | None, model: str) -> int | None:

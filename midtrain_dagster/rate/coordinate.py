@@ -152,7 +152,7 @@ def agreement(ratings: pl.DataFrame, raters: Sequence[str], samples: int = 5, to
             widest = ranked.with_columns(gap=gap).sort("gap", "id", descending=[True, False]).head(samples)
             apart.append(widest.select(pl.lit(one).alias("one"), pl.lit(other).alias("other"), *widest.columns))
     tops = clean.select(
-        [(pl.col(name).rank("min", descending=True) <= top * pl.col(name).count()).fill_null(False) for name in raters]
+        [(pl.col(name).rank("average", descending=True) <= top * pl.col(name).count()).fill_null(False) for name in raters]
     )
     added = [
         {

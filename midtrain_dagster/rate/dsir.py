@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
 
 WORDS_AND_PUNCTUATION = re.compile(r"\w+|[^\w\s]+")
@@ -25,7 +26,8 @@ class Dsir:
     def __init__(self, name: str, weights: np.ndarray, min_words: int = 100):
         """`weights` are the log ratios, float64 of shape (buckets,) (see `fit`)."""
         self.name, self.min_words, self.weights = name, min_words, weights
-        self.version = blake2b(weights.tobytes() + str(min_words).encode(), digest_size=8).hexdigest()
+        about = f"{min_words}:{code_version('rate.dsir')}"
+        self.version = blake2b(weights.tobytes() + about.encode(), digest_size=8).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the weights."""

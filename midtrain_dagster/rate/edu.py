@@ -1,6 +1,6 @@
-"""Educational value, 0 to 5 (FineWeb-Edu, arXiv 2406.17557): the published classifier, or a head of one's own.
+"""Educational value, 0 to 5 (FineWeb-Edu, arXiv 2406.17557), by a head of one's own.
 
-FineWeb-Edu keeps documents at 3 or above after rounding. One's own head has the published architecture over any sentence
+FineWeb-Edu keeps documents at 3 or above after rounding. The head has the published architecture over any sentence
 encoder: frozen encoder, dense layer, tanh, one output, mean squared error on a teacher's scores.
 """
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.raters import HeadTraining
-from midtrain_dagster.rate.classifier import FINEWEB_EDU, Classifier
 from midtrain_dagster.rate.coordinate import spearman
 from midtrain_dagster.rate.heads import Encoder, Head, fit
 from midtrain_dagster.rate.held_out import is_held_out
@@ -33,11 +32,6 @@ class TrainedHead(NamedTuple):
     head: Head
     trained_on: int
     held_out: Agreement
-
-
-def published(name: str = "edu", model: str = FINEWEB_EDU, max_tokens: int = 512, device: str = "cpu") -> Classifier:
-    """The published classifier, from a directory or the hub, as published: one output, 512 tokens."""
-    return Classifier(name, model, max_tokens=max_tokens, device=device)
 
 
 def train(texts: Sequence[str], scores: Sequence[float], encoder: Encoder, settings: HeadTraining) -> TrainedHead:

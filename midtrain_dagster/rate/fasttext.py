@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.raters import FastTextTraining
 from midtrain_dagster.rate.held_out import HeldOut, is_held_out, judge
@@ -42,7 +43,8 @@ class FastText:
         self.name = name
         self._model = _load(path)
         self._label = _label(self._model.get_labels(), label, path)
-        self.version = blake2b(path.read_bytes() + self._label.encode(), digest_size=8).hexdigest()
+        about = f"{self._label}:{code_version('rate.fasttext')}"
+        self.version = blake2b(path.read_bytes() + about.encode(), digest_size=8).hexdigest()
 
     def score(self, documents: pl.DataFrame) -> np.ndarray:
         """Probabilities in [0, 1]; NaN for a text without a single word."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.raters import HeadTraining
 from midtrain_dagster.rate.batching import rounded
@@ -65,7 +66,8 @@ class HeadRater:
 
     def __init__(self, name: str, encoder: Encoder, head: Head):
         self.name, self._encoder, self._head = name, encoder, head
-        self.version = blake2b(f"{encoder.version}:{head.version}".encode(), digest_size=8).hexdigest()
+        about = f"{encoder.version}:{head.version}:{code_version('rate.heads', 'rate.batching')}"
+        self.version = blake2b(about.encode(), digest_size=8).hexdigest()
 
     def score(self, documents: pl.DataFrame) -> np.ndarray:
         """float32 of shape (n,); NaN for an empty text."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.code import code_version
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.rate.batching import length_buckets, model_version, padded, rounded
 
@@ -16,7 +17,12 @@ class Perplexity:
         """Load a causal language model from a directory or, online, the hub; safetensors alone."""
         self.name, self.max_tokens, self._device, self._batch_tokens = name, max_tokens, device, batch_tokens
         self._tokenizer, self._model = _load(model, device)
-        self.version = model_version(model, getattr(self._model.config, "_commit_hash", None), max_tokens)
+        self.version = model_version(
+            model,
+            getattr(self._model.config, "_commit_hash", None),
+            max_tokens,
+            code_version("rate.perplexity", "rate.batching"),
+        )
 
     def score(self, documents: pl.DataFrame) -> np.ndarray:
         """float32 of shape (n,), at least 1; NaN for a text of fewer than two tokens. The text is cut at `max_tokens`.

@@ -71,6 +71,18 @@ def pairs(texts: int, count: int, seed: int) -> np.ndarray:
     return np.array(list(found), dtype=np.int64).reshape(count, 2)
 
 
+def pairs_apart(texts: Sequence[str], count: int, settings: HeadTraining) -> np.ndarray:
+    """About `count` pairs, each of two texts that the head learns from or of two that it is judged on: no judgement of a mixed
+    pair could be used. Fewer where the texts make no more. int64 of shape (pairs, 2).
+    """
+    held = np.array([is_held_out(text, settings.held_out, settings.seed) for text in texts], dtype=bool)
+    sides = []
+    for rows, share in ((np.flatnonzero(~held), 1 - settings.held_out), (np.flatnonzero(held), settings.held_out)):
+        most = min(round(share * count), len(rows) * (len(rows) - 1) // 2)
+        sides.append(rows[pairs(len(rows), most, settings.seed)])
+    return np.concatenate(sides)
+
+
 def judged(
     texts: Sequence[str], drawn: np.ndarray, criterion: str, judge: Judge, progress: Progress | None = None, batch: int = 64
 ) -> pl.DataFrame:

@@ -21,7 +21,7 @@ class Rater(Protocol):
 
     @property
     def version(self) -> str:
-        """Changes whenever a score could: a hash of the model and its settings."""
+        """Changes whenever a score could: a hash of the model, its settings and the code that scores."""
 
     def score(self, documents: pl.DataFrame) -> np.ndarray:
         """Scores of the rows of `documents` (id, text): float32, shape (n,), NaN where it cannot rate."""

@@ -85,9 +85,10 @@ def head_of_scores(texts: Sequence[str], ask: Ask, encoder: Encoder, training: H
 
 def scale_of_choices(
     texts: Sequence[str], rater: QuRater, ask: Ask, encoder: Encoder
-) -> tuple[qurater.LearntScale, pl.DataFrame]:
-    """One QuRating criterion learnt from a teacher's choices, each pair asked for in both orders; and the judgements."""
-    most = len(texts) * (len(texts) - 1) // 2
-    drawn = qurater.pairs(len(texts), min(rater.pairs, most), rater.training.seed)
+) -> tuple[qurater.LearntScale, int, pl.DataFrame]:
+    """One QuRating criterion learnt from a teacher's choices, each pair asked for in both orders: the scale, how many pairs were
+    asked about, and the judgements that came.
+    """
+    drawn = qurater.pairs_apart(texts, rater.pairs, rater.training)
     judgements = qurater.judged(texts, drawn, rater.criterion, TeacherJudge(ask))
-    return qurater.train(texts, judgements, encoder, rater.training, rater.confidence), judgements
+    return qurater.train(texts, judgements, encoder, rater.training, rater.confidence), len(drawn), judgements

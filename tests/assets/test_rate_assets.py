@@ -8,10 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from rated_models import save_models
 from small_project import write_project
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.project import project as projects
+from midtrain_dagster.rate.coordinate import rank_aggregate
 from midtrain_dagster.rate.fasttext import FastText
 from resources.lake import Lake
 
@@ -36,6 +38,7 @@ LEARNT = {"target": "source = 'code'", "runs": 10, "documents": 60, "held_out": 
 COORDINATED = [
     {"name": "together", "kind": "bucket_maximum", "raters": ["codelike", "near_code"], "buckets": 4},
     {"name": "both", "kind": "intersection", "at_least": {"codelike": 0.5, "near_code": 0.0}},
+    {"name": "ranked", "kind": "rank_aggregate", "raters": ["surprise", "near_code"]},
     {"name": "weighed", "kind": "weighted_sum", "over": ["codelike", "edu"], "learnt": {**LEARNT, "hidden": 16, "layers": 1}},
 ]
 NAMES = ["codelike", *(str(rater["name"]) for rater in RATERS)]
@@ -46,31 +49,6 @@ KEYS = [
     *("rater_weights/weighed", "coordinated_ratings", "duplicate_clusters", "benchmark_questions"),
     *("contamination_matches/prose", "contamination_matches/code", "selected_documents/picky"),
 ]
-
-
-def save_models(root: Path) -> None:
-    """A language model, a classifier, and a regression as FineWeb-Edu's is laid out, over four words, with random weights."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        BertConfig,
-        BertForSequenceClassification,
-        LlamaConfig,
-        LlamaForCausalLM,
-        PreTrainedTokenizerFast,
-    )
-
-    torch.manual_seed(0)
-    inner = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "the": 2, "Notebook": 3}, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]")
-    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=4, max_position_embeddings=32, **sizes)).save_pretrained(root / "language")
-    for name, labels in (("classifier", 2), ("published", 1)):
-        bert = BertConfig(vocab_size=4, max_position_embeddings=32, num_labels=labels, **sizes)
-        BertForSequenceClassification(bert).save_pretrained(root / name)
-    for name in ("language", "classifier", "published"):
-        tokenizer.save_pretrained(root / name)
 
 
 def materialized(file: Path, keys: list[str] = KEYS, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
@@ -179,6 +157,25 @@ def test_conditions_name_a_coordinated_score(rated: tuple[Path, Lake, dg.Execute
     record = lake.tables.record("selected_documents/picky", "selected_documents/picky")
     assert record is not None
     assert record.reads["coordinated_ratings"] == lake.tables.version("coordinated_ratings")
+
+
+def test_a_low_perplexity_counts_as_good(rated: tuple[Path, Lake, dg.ExecuteInProcessResult]) -> None:
+    _, lake, _ = rated
+    ratings, scores = (lake.tables.read(name).sort("id") for name in ("document_ratings", "coordinated_ratings"))
+    expected = rank_aggregate(ratings.select(-pl.col("surprise"), "near_code"))
+    assert np.allclose(scores["ranked"], expected, atol=1e-6)
+
+
+def test_the_report_shows_every_pair_of_raters(rated: tuple[Path, Lake, dg.ExecuteInProcessResult]) -> None:
+    *_, result = rated
+    events = result.get_asset_materialization_events()
+    (report,) = [event for event in events if event.asset_key == dg.AssetKey("rating_report")]
+    said = {name: value.value for name, value in report.materialization.metadata.items()}
+    assert said["agreement"].startswith("![plot](data:image/png;base64,")
+    quarrels = said["widest disagreements"].splitlines()
+    assert quarrels[0] == "| praised | blamed | source | id | begins |"
+    assert len(quarrels) == 2 + len(NAMES) * (len(NAMES) - 1) // 2
+    assert len(said["what each adds"].splitlines()) == 2 + len(NAMES)
 
 
 def test_weights_are_learnt_from_proxy_runs(rated: tuple[Path, Lake, dg.ExecuteInProcessResult]) -> None:

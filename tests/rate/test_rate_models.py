@@ -10,7 +10,9 @@ from midtrain_dagster.rate import dsir, edu, qurater
 from midtrain_dagster.rate.batching import length_buckets, rounded
 from midtrain_dagster.rate.classifier import Classifier
 from midtrain_dagster.rate.heads import Head, HeadRater
+from midtrain_dagster.rate.network import Network
 from midtrain_dagster.rate.perplexity import Perplexity
+from midtrain_dagster.rate.published import fineweb_edu
 
 WORDS = [f"w{n}" for n in range(50)]
 
@@ -83,7 +85,7 @@ def test_a_regression_gives_its_value_and_a_classifier_a_probability(tokenizer, 
     from transformers import AutoModelForSequenceClassification
 
     texts = [*random_texts(12), " "]
-    one = edu.published("edu", str(classifier_model(tokenizer, tmp_path / "one", 1)), max_tokens=64)
+    one = fineweb_edu("edu", str(classifier_model(tokenizer, tmp_path / "one", 1)), max_tokens=64)
     scores = one.score(frame(texts))
     assert np.isnan(scores[-1])
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "one").eval()
@@ -111,6 +113,24 @@ def test_every_row_comes_in_one_batch_of_its_own_width():
     assert found == {0: 32, 2: 64, 3: 64, 4: 32, 5: 32}
     assert all(len(rows) * width <= 64 for rows, width in length_buckets(lengths, 64))
     assert rounded(np.array([123456.7, -0.00123456789, 0, np.nan]))[:3].tolist() == pytest.approx([123460, -0.0012346, 0])
+
+
+def test_a_model_reads_texts_of_like_length_together(tokenizer, tmp_path, monkeypatch):
+    """However long its neighbours, a row is padded by less than 32 tokens, and a batch holds as many rows as its tokens allow."""
+    network = Network(str(classifier_model(tokenizer, tmp_path, 1)), batch_tokens=256)
+    read, plain = [], network._network
+
+    def recorded(input_ids, attention_mask):
+        read.append((tuple(input_ids.shape), attention_mask.sum(dim=1).tolist()))
+        return plain(input_ids=input_ids, attention_mask=attention_mask)
+
+    recorded.config = plain.config
+    monkeypatch.setattr(network, "_network", recorded)
+    lengths = [64, 1, 40, 5, 64, 33, 2, 8, 60, 1, 7, 9, 4]
+    network.outputs([[2] * length for length in lengths], most=64)
+    assert sorted(length for _, rows in read for length in rows) == sorted(lengths)
+    assert [shape for shape, _ in read] == [(8, 32), (4, 64), (1, 64)]
+    assert all(0 <= width - length < 32 for (_, width), rows in read for length in rows)
 
 
 def test_dsir_is_the_formula_and_pulls_towards_the_target(tmp_path):
