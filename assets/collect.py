@@ -3,7 +3,6 @@
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -13,13 +12,13 @@ from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import after_takedowns
 from midtrain_dagster import snapshots as dated
 from midtrain_dagster.code import code_version
-from midtrain_dagster.collect.collect import collect, fingerprint
+from midtrain_dagster.collect.present import present
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.outside import refresh
 from midtrain_dagster.project.operations import Operations
 from midtrain_dagster.project.project import Compute, Project
 from midtrain_dagster.project.sources import Source
-from midtrain_dagster.refresh import Refreshed, from_outside
-from midtrain_dagster.refresh import fingerprint as base_of
+from midtrain_dagster.refresh import Refreshed, fingerprint
 from midtrain_dagster.shards import Engine
 from midtrain_dagster.withdrawals import withdrawn, without
 from resources.lake import Lake
@@ -48,27 +47,26 @@ def snapshots(source: Source, compute: Compute) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
     ) -> dg.MaterializeResult:
         workers = engine if compute.kind == "ray" else compute.workers
-        refreshed = dated_documents(context, lake, source, workers, [context.partition_key])
-        return of_table(context, lake.tables, TABLE, after_takedowns(lake.tables, source.name, refreshed))
+        return of_table(context, lake.tables, TABLE, refreshed(context, lake, source, workers, [context.partition_key]))
 
     return asset
 
 
-def dated_documents(
-    context: dg.AssetExecutionContext, lake: Lake, source: Source, workers: Any, chosen: list[str]
+def refreshed(
+    context: dg.AssetExecutionContext, lake: Lake, source: Source, workers: int | Engine, chosen: list[str] | None
 ) -> Refreshed:
-    """Bring a source up to date with some of its snapshots."""
-    each = {name: source.model_copy(update={"location": dated.at(source.location, name)}) for name in chosen}
+    """Bring a source up to date. `chosen`: with these snapshots of it."""
     counted = progress(context, f"collect {source.name}", "documents")
-    return dated.refresh(
+    outside = present(source, lake.root, datetime.now(UTC), counted, workers, chosen)
+    found = refresh(
         lake.tables,
+        asset=f"{TABLE}/{source.name}",
+        name=TABLE,
         source=source.name,
-        base=base_of(code_version("collect"), source.model_dump(mode="json")),
-        outside={name: fingerprint(one, lake.root) for name, one in each.items()},
-        batches=lambda name: without(
-            collect(each[name], lake.root, datetime.now(UTC), counted, workers), withdrawn(lake.tables)
-        ),
+        base=fingerprint(code_version("collect"), source.model_dump(mode="json")),
+        outside=outside._replace(read=lambda *asked: without(outside.read(*asked), withdrawn(lake.tables))),
     )
+    return after_takedowns(lake.tables, source.name, found)
 
 
 def raw_documents(
@@ -97,27 +95,12 @@ def raw_documents(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
     ) -> dg.MaterializeResult:
         workers = engine if compute.kind == "ray" else compute.workers
-        if dated.has_snapshots(source.location):
-            there = dated.names(source.location, lake.root)
-            if not there:
-                raise MidtrainError(f"source {source.name}: no snapshot is there yet: {source.location}")
-            refreshed = dated_documents(context, lake, source, workers, there)
-            return of_table(context, lake.tables, TABLE, after_takedowns(lake.tables, source.name, refreshed))
-        counted = progress(context, f"collect {source.name}", "documents")
-        refreshed = from_outside(
-            lake.tables,
-            asset=context.asset_key.to_user_string(),
-            name=TABLE,
-            source=source.name,
-            base=base_of(code_version("collect"), source.model_dump(mode="json")),
-            outside=fingerprint(source, lake.root),
-            batches=lambda: without(collect(source, lake.root, datetime.now(UTC), counted, workers), withdrawn(lake.tables)),
-        )
-        refreshed = after_takedowns(lake.tables, source.name, refreshed)
+        chosen = dated.names(source.location, lake.root) if dated.has_snapshots(source.location) else None
+        if chosen == []:
+            raise MidtrainError(f"source {source.name}: no snapshot is there yet: {source.location}")
+        found = refreshed(context, lake, source, workers, chosen)
         rejects = rejected(lake, source.name)
-        return of_table(
-            context, lake.tables, TABLE, refreshed, {"rejected records": markdown(rejects, 60)} if len(rejects) else {}
-        )
+        return of_table(context, lake.tables, TABLE, found, {"rejected records": markdown(rejects, 60)} if len(rejects) else {})
 
     return asset
 

@@ -12,9 +12,10 @@ from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import after_takedowns
 from midtrain_dagster.code import code_version
 from midtrain_dagster.documents import Batch, rejected
+from midtrain_dagster.outside import from_outside
 from midtrain_dagster.project.generators import Extraction, GeneratorSettings
 from midtrain_dagster.project.project import Project
-from midtrain_dagster.refresh import fingerprint, from_outside
+from midtrain_dagster.refresh import fingerprint
 from midtrain_dagster.synthesize.driver import (
     Synthesized,
     check_answered,

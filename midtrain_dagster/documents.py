@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
@@ -34,11 +34,19 @@ REJECTED_SCHEMA = pl.Schema(
 )
 
 
+Fate = Literal["kept", "elsewhere", "withdrawn"]  # the document; another part holds it; it was taken down
+MEMBERS_SCHEMA = pl.Schema({"part": pl.String, "id": pl.String, "fate": pl.String})
+
+
 class Batch(NamedTuple):
-    """Some documents of a source, and what could not become one: read = documents + rejected."""
+    """Some documents of a source, and what could not become one: read = documents + rejected.
+
+    Of a source that is read in parts it also says which part has which id, once each, and `rejected` has a column `part`.
+    """
 
     documents: pl.DataFrame  # SCHEMA
     rejected: pl.DataFrame  # REJECTED_SCHEMA
+    members: pl.DataFrame | None = None  # MEMBERS_SCHEMA
 
 
 def document_id(source: str, locator: str) -> str:

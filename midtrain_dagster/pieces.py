@@ -28,11 +28,11 @@ class Pieces(NamedTuple):
         """How many rows there are. Raises Unreadable where a file is gone or damaged."""
         if self.wanted is not None:
             return len(self.wanted)
-        return int(collected(self.table, self._all().select(pl.len())).item()) if self.files else 0
+        return int(collected(self.table, self.lazy().select(pl.len())).item()) if self.files else 0
 
     def keys(self) -> pl.DataFrame:
         """`id` and `text_hash` of all rows: some hundred bytes of memory each."""
-        return self.wanted if self.wanted is not None else collected(self.table, self._all().select(KEYS))
+        return self.wanted if self.wanted is not None else collected(self.table, self.lazy().select(KEYS))
 
     def none(self) -> pl.DataFrame:
         """A frame of no rows."""
@@ -61,7 +61,8 @@ class Pieces(NamedTuple):
             except (pl.exceptions.ComputeError, OSError) as error:
                 raise _unreadable(self.table, error) from None
 
-    def _all(self) -> pl.LazyFrame:
+    def lazy(self) -> pl.LazyFrame:
+        """All rows of the files, for a query of a few columns; `collected` carries it out."""
         return scanned(list(self.files), self.schema, self.options) if self.files else self.none().lazy()
 
 

@@ -2,17 +2,14 @@
 the configuration or what the work depends on is new."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
-from midtrain_dagster.documents import Batch, documents, rejected
 from midtrain_dagster.pieces import KEYS, Pieces, Unreadable
 from midtrain_dagster.staging import Staged
 from midtrain_dagster.tables import Record, Tables, add, digest
@@ -68,7 +65,7 @@ def by_document(
         base, seen, digest(passing.select("id")) if passing is not None else "", last.fingerprint if last else ""
     )
     if last and last.base == base and last.reads == seen and passing is None and not again:
-        return _unchanged(tables, own, last)
+        return unchanged(tables, own, last)
     afresh = again or last is None or last.base != base or None in found.values()
     if passing is None:
         new, gone, afresh = _changed(tables, source, reads, None if afresh or last is None else last.reads[reads])
@@ -76,7 +73,7 @@ def by_document(
         new, gone = _gated(tables, seen_by or own, source, reads, afresh, passing)
     count = new.total()
     if last and not afresh and not count and not gone:
-        return _unchanged(tables, own, last) if last.reads == seen else _remember(tables, own, source, last, seen)
+        return unchanged(tables, own, last) if last.reads == seen else _remember(tables, own, source, last, seen)
     standing = {} if afresh or last is None else {n: _standing(tables, n, asset, source, last, found[n], gone) for n in writes}
     with ExitStack() as stack:
         staged = {name: stack.enter_context(Staged(tables, name, source)) for name in writes}
@@ -171,7 +168,7 @@ def whole(
     last = tables.record(name, asset)
     mark = fingerprint(base, dict(inputs))
     if last and last.fingerprint == mark:
-        return _unchanged(tables, name, last)
+        return unchanged(tables, name, last)
     rows, about = work()
     found = digest(rows)
     record = Record(asset, mark, base, found, len(rows), dict(reads), about)
@@ -190,7 +187,8 @@ def _gated(tables: Tables, own: str, source: str, reads: str, afresh: bool, pass
     return every._replace(wanted=documents.join(done, on=KEYS, how="anti")), sorted(set(gone))
 
 
-def _unchanged(tables: Tables, name: str, last: Record) -> Refreshed:
+def unchanged(tables: Tables, name: str, last: Record) -> Refreshed:
+    """What there is to say where nothing was to be done."""
     return Refreshed(False, 0, 0, last.rows, last.digest, tables.version(name), last.about)
 
 
@@ -198,74 +196,4 @@ def _remember(tables: Tables, name: str, source: str, last: Record, reads: dict[
     """Other sources moved the table on; note the version so that the next look is short again."""
     record = last._replace(reads=reads)
     tables.commit(name, source, pl.DataFrame(schema=tables.schema(name)), record, replace=False, after=last)
-    return _unchanged(tables, name, record)
-
-
-def from_outside(
-    tables: Tables,
-    *,
-    asset: str,
-    name: str,
-    source: str,
-    base: str,
-    outside: str,
-    batches: Callable[[], Iterable[Batch]],
-) -> Refreshed:
-    """Refresh a source's documents from what is outside the lake: files, a crawl, a teacher.
-
-    `outside` is the fingerprint of what is there; where it is unchanged nothing is read. Otherwise everything is read and
-    compared: documents that are there already keep their row and the time they were collected, new ones are added,
-    vanished ones withdrawn. Rejects go to `rejected_records`.
-    """
-    last = tables.record(name, asset)
-    mark = fingerprint(base, outside)
-    if last and last.fingerprint == mark:
-        return _unchanged(tables, name, last)
-    stored = Stored(tables.pieces(name, source).keys() if last else pl.DataFrame(schema=dict.fromkeys(KEYS, pl.String)))
-    with Staged(tables, name, source) as new, Staged(tables, "rejected_records", source) as lost:
-        about = _read(batches(), stored, new, lost)
-        added, gone = new.rows, stored.gone()
-        marked = Record(asset, mark, base, lost.digest(), lost.rows, {}, {})
-        if lost.rows or tables.record("rejected_records", asset):
-            lost.commit(marked, replace=True)
-        if last and len(gone):
-            keep(new, tables.pieces(name, source), gone.to_list())
-        found, count = new.digest(), new.rows
-        if last and not len(gone):
-            found, count = add(last.digest, found), last.rows + count
-        record = Record(asset, mark, base, found, count, {}, about)
-        version = new.commit(record, replace=not last or bool(len(gone)), after=last)
-    return Refreshed(last is None or found != last.digest, added, len(gone), count, found, version, about)
-
-
-def _read(batches: Iterable[Batch], stored: "Stored", new: Staged, lost: Staged) -> dict[str, Any]:
-    """Sort what is read into new documents and rejects; returns the counts."""
-    new.add(documents([]))
-    lost.add(rejected([]))
-    kept, reasons = 0, Counter[str]()
-    for batch in batches:
-        kept += len(batch.documents)
-        reasons.update(batch.rejected["reason"])
-        new.add(stored.unknown(batch.documents))
-        lost.add(batch.rejected)
-    lack = reasons.total()
-    return {"read": kept + lack, "kept": kept, "rejected": lack, "rejected because": dict(sorted(reasons.items()))}
-
-
-class Stored:
-    """Which documents are stored, and which of them were met again: some hundred bytes each, without their text."""
-
-    def __init__(self, keys: pl.DataFrame):
-        self._keys = keys.with_row_index("row")
-        self._met = np.zeros(len(keys), dtype=bool)
-
-    def unknown(self, documents: pl.DataFrame) -> pl.DataFrame:
-        """Those that are not stored with this text."""
-        if self._keys.is_empty():
-            return documents
-        self._met[documents.select(KEYS).join(self._keys, on=KEYS)["row"].to_numpy()] = True
-        return documents.join(self._keys, on=KEYS, how="anti", maintain_order="left")
-
-    def gone(self) -> pl.Series:
-        """Ids of those that were never met, sorted."""
-        return self._keys.filter(~pl.Series(self._met))["id"].unique().sort()
+    return unchanged(tables, name, record)

@@ -142,13 +142,16 @@ def without(batches: Iterable[Batch], gone: Withdrawn) -> Iterator[Batch]:
         if marked is None or out is None or not len(out):
             yield batch
             continue
-        lost = out.select(
-            "source",
-            location=pl.coalesce("url", pl.lit("id ") + pl.col("id")),
-            reason=pl.lit("withdrawn"),
-            detail=pl.col("_told"),
-        )
-        yield Batch(marked.filter(pl.col("_told").is_null()).drop("_told"), pl.concat([batch.rejected, lost]))
+        address = pl.coalesce("url", pl.lit("id ") + pl.col("id"))
+        lost = out.select("id", "source", location=address, reason=pl.lit("withdrawn"), detail=pl.col("_told"))
+        members = batch.members
+        if members is not None:
+            holder = pl.col("fate") == "kept"
+            lost = lost.join(members.filter(holder).select("id", "part"), on="id", maintain_order="left")
+            now = pl.when(holder & pl.col("id").is_in(out["id"].implode())).then(pl.lit("withdrawn")).otherwise("fate")
+            members = members.with_columns(fate=now)
+        kept = marked.filter(pl.col("_told").is_null()).drop("_told")
+        yield Batch(kept, pl.concat([batch.rejected, lost.select(batch.rejected.columns)]), members)
 
 
 def withdraw(tables: Tables, rows: pl.DataFrame, given: tuple[Rule, ...], reason: str, by: str, now: datetime) -> str:

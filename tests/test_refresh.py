@@ -11,7 +11,8 @@ import pytest
 from midtrain_dagster import pieces, staging
 from midtrain_dagster.documents import Batch, documents, rejected
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.refresh import by_document, fingerprint, from_outside
+from midtrain_dagster.outside import from_outside
+from midtrain_dagster.refresh import by_document, fingerprint
 from midtrain_dagster.staging import Staged
 from midtrain_dagster.tables import Record, Tables, add, digest
 
@@ -204,7 +205,7 @@ import os, signal, sys
 from deltalake import DeltaTable
 from midtrain_dagster import staging
 from midtrain_dagster.documents import Batch, documents, rejected
-from midtrain_dagster.refresh import from_outside
+from midtrain_dagster.outside import from_outside
 from midtrain_dagster.tables import Tables
 
 root, moment, staging.HELD = sys.argv[1], sys.argv[2], 1

@@ -8,8 +8,10 @@ import yaml
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.documents import Batch, document_id, documents, rejected
+from midtrain_dagster.outside import refresh
+from midtrain_dagster.parts import Outside
 from midtrain_dagster.project import project as projects
-from midtrain_dagster.snapshots import names, refresh
+from midtrain_dagster.snapshots import names, read
 from midtrain_dagster.tables import Tables, digest
 from resources.lake import Lake
 
@@ -28,13 +30,11 @@ class Crawl:
 
     def refresh(self, months: dict[str, dict[str, str]], base: str = "1"):
         self.read.clear()
-        return refresh(
-            self.tables,
-            source="web",
-            base=base,
-            outside={name: str(sorted(pages.items())) for name, pages in months.items()},
-            batches=lambda name: self.batch(name, months[name]),
+        marks = {name: str(sorted(pages.items())) for name, pages in months.items()}
+        outside = Outside(
+            "snapshots", marks, lambda chosen, holders: read(chosen, holders, lambda name: self.batch(name, months[name]))
         )
+        return refresh(self.tables, asset="raw_documents/web", name="raw_documents", source="web", base=base, outside=outside)
 
     def batch(self, name: str, pages: dict[str, str]) -> list[Batch]:
         self.read.append(name)
@@ -130,3 +130,29 @@ def test_in_the_graph_a_snapshot_is_a_partition_and_the_source_takes_what_is_lef
         assert Lake(root, "lake").tables.read("raw_documents", "monthly")["text"].to_list() == ["an old page"]
         assert dg.materialize(chosen, selection=[source], instance=instance, resources=needs).success
     assert Lake(root, "lake").tables.read("raw_documents", "monthly")["text"].to_list() == ["a newer page"]
+
+
+def test_what_was_known_of_the_snapshots_is_gone_and_a_deleted_one_stays(tmp_path: Path) -> None:
+    crawl = Crawl(tmp_path)
+    crawl.refresh(MONTHS)
+    for file in crawl.tables.files("source_parts"):
+        Path(file).unlink()
+    crawl.refresh({**some("2026-02"), "2026-04": {"d": "newer d"}})
+    assert crawl.texts() == {"a": "new a", "b": "b", "c": "c", "d": "newer d"}
+
+
+def test_a_text_that_is_in_no_snapshot_any_more_is_left_out(tmp_path: Path) -> None:
+    crawl = Crawl(tmp_path)
+    crawl.refresh(MONTHS)
+    later = {**some("2026-01", "2026-03"), "2026-04": {"a": "newest a"}}
+    assert crawl.refresh(later).about == {
+        "kept": 4,
+        "superseded": 2,
+        "read": 6,
+        "rejected": 0,
+        "rejected because": {},
+        "snapshots": 4,
+    }
+    crawl.refresh({**later, "2026-04": {}})
+    assert crawl.read == ["2026-04", "2026-01"]
+    assert crawl.texts()["a"] == "old a"

@@ -52,16 +52,19 @@ def names(columns: Columns) -> dict[str, tuple[str, ...]]:
     return {field: ((chosen[field],) if chosen[field] else ()) if field in chosen else keys for field, keys in COMMON.items()}
 
 
+Keys = tuple[tuple[str, tuple[str, ...]], ...]  # each as it is, and what is between its dots, if it has any
+
+
 def documents(rows: Iterator[Row | Rejected], columns: Columns, license: str | None = None) -> Items:
     """Each row as a record. Its name inside the source is its own id, else its file and line. `license`: where it names none."""
-    keys = names(columns)
+    keys = {field: tuple((key, _dotted(key)) for key in each) for field, each in names(columns).items()}
     for row in rows:
         if isinstance(row, Rejected):
             yield row
             continue
         used, text = _first(row.values, keys["text"], str)
         if text is None:
-            said = f"no string at {' or '.join(keys['text'])}; keys: {', '.join(map(str, row.values))}"
+            said = f"no string at {' or '.join(key for key, _ in keys['text'])}; keys: {', '.join(map(str, row.values))}"
             yield Rejected(row.location, "no text", said[:300])
             continue
         found = {field: _first(row.values, keys[field], object) for field in keys if field != "text"}
@@ -82,22 +85,31 @@ def documents(rows: Iterator[Row | Rejected], columns: Columns, license: str | N
         )
 
 
-def _first(values: Mapping[str, Any], keys: tuple[str, ...], kind: type) -> tuple[str | None, Any]:
+def _first(values: Mapping[str, Any], keys: Keys, kind: type) -> tuple[str | None, Any]:
     """The first of the keys with a value of that kind, and the value; (None, None) where there is none."""
-    for key in keys:
-        value = value_at(values, key)
+    for key, dotted in keys:
+        if key in values:
+            value = values[key]
+        elif dotted:
+            value = _below(values, dotted)
+        else:
+            continue
         if value is not None and isinstance(value, kind):
             return key, value
     return None, None
 
 
-def value_at(values: Mapping[str, Any], key: str | None) -> Any:
+def value_at(values: Mapping[str, Any], key: str) -> Any:
     """The value at a dotted key, or None. A key that stands as it is comes first."""
-    if key is None:
-        return None
-    if key in values:
-        return values[key]
-    found: Any = values
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+    return values[key] if key in values else _below(values, _dotted(key))
+
+
+def _dotted(key: str) -> tuple[str, ...]:
+    return tuple(key.split(".")) if "." in key else ()
+
+
+def _below(values: Mapping[str, Any], dotted: tuple[str, ...]) -> Any:
+    found = values.get(dotted[0]) if dotted else None
+    for part in dotted[1:]:
+        found = found.get(part) if isinstance(found, dict) else None
     return found

@@ -1,6 +1,6 @@
 """Which reader reads which kind of source."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from midtrain_dagster.project.sources import (
     HuggingFace,
     PackageMetadata,
     Source,
-    Text,
     Warc,
 )
 from midtrain_dagster.shards import Engine
@@ -80,13 +79,31 @@ def paths(source: Source, root: Path) -> list[Path]:
     return found
 
 
+def parts(source: Source, root: Path) -> dict[str, Path] | None:
+    """The files of a source by name, in the order in which they are read, where each document stands in one of them alone.
+
+    None where a source is to be read as a whole: it is on the network, its documents are made of several files, or only so many
+    of them are wanted. Raises MidtrainError for a location that does not exist.
+    """
+    whole = source.kind not in FILES or source.limit is not None or source.location.startswith(("http://", "https://"))
+    return None if whole else _named(source, root)
+
+
+def _named(source: Source, root: Path) -> dict[str, Path]:
+    base = places.base(source.location, root)
+    return {places.relative(path, base): path for path in paths(source, root)}
+
+
 def read(source: Source, root: Path, workers: int | Engine = 1) -> Items:
     """The records of a source and what could not become one, in a fixed order.
 
     Raises MidtrainError for a location that does not exist, and for an extractor that is not installed.
     """
-    if isinstance(source, Crawl | CommonCrawl | Warc):
+    if isinstance(source, Crawl | CommonCrawl):
         html.installed(source.extractor)
+        network = Network(source.agent, source.allow_private, source.seconds)
+        fetched = crawl.pages(source, network) if isinstance(source, Crawl) else common_crawl.pages(source, root, network)
+        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), fetched, workers, _size)
     if isinstance(source, Code):
         reader = repository.read if source.repository else code.read
         return reader(places.directory(source.location, root), source)
@@ -94,26 +111,26 @@ def read(source: Source, root: Path, workers: int | Engine = 1) -> Items:
         return docstrings.read(places.directory(source.location, root), source.packages, source.max_record_bytes)
     if isinstance(source, PackageMetadata):
         return package_metadata.read(places.directory(source.location, root), source)
-    if isinstance(source, Crawl | CommonCrawl):
-        network = Network(source.agent, source.allow_private, source.seconds)
-        fetched = crawl.pages(source, network) if isinstance(source, Crawl) else common_crawl.pages(source, root, network)
-        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), fetched, workers, _size)
-    base = places.base(source.location, root)
-    named = [(path, places.relative(path, base)) for path in paths(source, root)]
-    if isinstance(source, Text):
-        return text.read(named, source.max_record_bytes, source.encoding)
-    if isinstance(source, Warc):
-        found = _each(named, partial(warc.pages, limit=source.max_record_bytes))
-        return ordered_map(partial(page_record, extractor=source.extractor, fast=source.fast), found, workers, _size)
-    return _each(named, FILES[source.kind](source))
+    return (item for _, item in read_parts(source, _named(source, root), workers))
 
 
-def _each(named: list[tuple[Path, str]], reader: Callable[[Path, str], Iterator[Any]]) -> Iterator[Any]:
-    for path, name in named:
+def read_parts(source: Source, named: Mapping[str, Path], workers: int | Engine = 1) -> Iterator[tuple[str, Record | Rejected]]:
+    """The records of some files of a source and what could not become one, file by file, each with its file's name."""
+    found = _each(named, FILES[source.kind](source))
+    if not isinstance(source, Warc):
+        return found
+    html.installed(source.extractor)
+    return ordered_map(
+        partial(_named_record, extractor=source.extractor, fast=source.fast), found, workers, lambda it: _size(it[1])
+    )
+
+
+def _each(named: Mapping[str, Path], reader: Callable[[Path, str], Iterator[Any]]) -> Iterator[tuple[str, Any]]:
+    for name, path in named.items():
         if path.stat().st_size == 0:
-            yield Rejected(name, "empty file")
+            yield name, Rejected(name, "empty file")
         else:
-            yield from reader(path, name)
+            yield from ((name, item) for item in reader(path, name))
 
 
 def _size(page: html.Page | Rejected) -> int:
@@ -139,6 +156,14 @@ def page_record(page: html.Page | Rejected, extractor: Any, fast: bool) -> Recor
     )
 
 
+def _named_record(named: tuple[str, html.Page | Rejected], extractor: Any, fast: bool) -> tuple[str, Record | Rejected]:
+    return named[0], page_record(named[1], extractor, fast)
+
+
+def _warc(source: Any) -> Callable[[Path, str], Iterator[Any]]:
+    return partial(warc.pages, limit=source.max_record_bytes)
+
+
 def _wet(source: Any) -> Callable[[Path, str], Items]:
     return partial(warc.texts, limit=source.max_record_bytes)
 
@@ -146,6 +171,10 @@ def _wet(source: Any) -> Callable[[Path, str], Items]:
 def _table(source: Any) -> Callable[[Path, str], Items]:
     mapping, rights = columns.mapping(source), columns.rights(source)
     return lambda path, name: columns.documents(rows.read(path, name, source.max_record_bytes), mapping, rights)
+
+
+def _text(source: Any) -> Callable[[Path, str], Items]:
+    return lambda path, name: text.read([(path, name)], source.max_record_bytes, source.encoding)
 
 
 def _books(source: Any) -> Callable[[Path, str], Items]:
@@ -183,12 +212,14 @@ def _pdf(source: Any) -> Callable[[Path, str], Items]:
     return partial(books.pdf, limit=source.max_record_bytes, max_pages=source.max_pages)
 
 
-FILES: dict[str, Callable[[Any], Callable[[Path, str], Items]]] = {
+FILES: dict[str, Callable[[Any], Callable[[Path, str], Iterator[Any]]]] = {  # of formats that are read file by file
+    "warc": _warc,
     "wet": _wet,
     "jsonl": _table,
     "parquet": _table,
     "arrow": _table,
     "huggingface": _table,
+    "text": _text,
     "books": _books,
     "instruction": _instruction,
     "wikipedia": _wikipedia,

@@ -55,5 +55,6 @@ def files(location: str, root: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def relative(path: Path, to: Path) -> str:
-    """A file's stable name inside its source, with forward slashes."""
-    return path.relative_to(to).as_posix() if path.is_relative_to(to) else path.name
+    """A file's stable name inside its source, with forward slashes; a byte that is not UTF-8 as `\\xff`."""
+    name = path.relative_to(to).as_posix() if path.is_relative_to(to) else path.name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -8,7 +8,8 @@ import polars as pl
 
 from midtrain_dagster.artifacts import Artifacts
 from midtrain_dagster.documents import Batch, document_id, documents, rejected
-from midtrain_dagster.refresh import fingerprint, from_outside
+from midtrain_dagster.outside import from_outside
+from midtrain_dagster.refresh import fingerprint
 from midtrain_dagster.sequences import SequenceWriter
 from midtrain_dagster.tables import Tables
 from midtrain_dagster.withdrawals import withdrawn, without

@@ -120,7 +120,7 @@ def test_gutenberg_headers_are_cut(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     kept, lost = run(tmp_path, "text", ".")
     assert kept["text"].to_list() == [STORY.strip()]
-    assert (kept["language"][0], lost) == ("en", {"empty text": 1})
+    assert (kept["language"][0], lost) == ("en", {"empty file": 1})
 
 
 def test_code_licence_generated_and_vendored(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
+import polars as pl
 from small_project import prose, write_lines, write_project
 
 from assets import graph
@@ -49,7 +50,7 @@ class Stage(NamedTuple):
 
 # In the order in which they run. Tables and artifacts are those that a trial compares.
 STAGES = {
-    "collect": Stage("raw_documents/prose", ("raw_documents", "rejected_records")),
+    "collect": Stage("raw_documents/prose", ("raw_documents", "rejected_records", "source_parts")),
     "clean": Stage("clean_documents/prose", ("clean_documents", "quality_signals", "sensitive_spans")),
     "synthesize": Stage("raw_documents/asked", ("raw_documents", "synthesis_outcomes")),
     "deduplicate": Stage("duplicate_clusters", ("duplicate_clusters", "signatures")),
@@ -140,6 +141,8 @@ def measured(root: Path, stage: Stage) -> dict[str, Any]:
             continue
         source = stage.asset.rpartition("/")[2] if stage.asset.endswith(SOURCES) else None
         rows = lake.tables.read(name, source).drop("cached", "cost", strict=False)  # how a reply was come by
+        if "metadata" in rows.columns:  # a document that was there already keeps the line where it was first read
+            rows = rows.with_columns(pl.col("metadata").str.replace(r'"location": "[^"]*"', ""))
         keys = [c for c in rows.columns if c not in ("collected", "metadata", "parent_ids", "bands", "sketch")]
         whole = lake.tables.read(name, source)
         told = {record.asset: record for record in lake.tables.records(name)}.get(stage.asset)
