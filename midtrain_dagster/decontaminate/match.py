@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from midtrain_dagster.decontaminate import scores
+from midtrain_dagster.decontaminate import behaviour, scores
 from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_votes, joined
 from midtrain_dagster.decontaminate.embedding import Encoder, Judge, nearest_questions, text_of
 from midtrain_dagster.decontaminate.evidence import framed, measure, ngram_overlap, verbatim
-from midtrain_dagster.decontaminate.index import Index, build, new_questions
+from midtrain_dagster.decontaminate.index import Index
 from midtrain_dagster.decontaminate.passages import passages
 from midtrain_dagster.decontaminate.resemblance import resemblances
 from midtrain_dagster.decontaminate.shortlist import Shortlist, with_anything, with_ngrams
@@ -18,10 +18,11 @@ from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.progress import Progress
-from midtrain_dagster.recipes.decontamination import METHODS, Decontamination, Method
+from midtrain_dagster.recipes.decontamination import METHODS, Method
 
-SLICE_BYTES = 16 << 20
+SLICE_BYTES = 32 << 20
 WHOLE = 0.8  # of a question's weight, in order: that much of it in a packed text is the question
+WORTH_RUNNING = 0.3  # score of a pair of functions from which on what they return is looked at
 LEAST_OVERLAP = 0.3  # of a unit's weight anywhere in a region, before the cascade aligns it
 SEED_WORDS: dict[Method, int] = {"ngram": 8, "phi4": 7, "idf": 5, "hybrid": 8, "cascade": 6}
 
@@ -54,6 +55,7 @@ MATCHES_SCHEMA = pl.Schema(
         "cosine_lead": pl.Float64,
         "numbers_kept": pl.Float64,  # share of the question's numbers, by weight, that the passage has
         "examples_kept": pl.Float64,  # share of a programming task's worked examples
+        "behaves": pl.Float64,  # a function of the passage, run beside a programming task's solution: equal outcomes beyond chance
         "judged": pl.Boolean,  # by a judge; null: not asked
         "question_words": pl.Int64,
         "question_weight": pl.Float64,
@@ -99,25 +101,6 @@ def match(
     return (
         pl.concat(found).sort("id", "question_id", "start", "question_part") if found else pl.DataFrame(schema=MATCHES_SCHEMA)
     )
-
-
-def match_new_questions(
-    documents: pl.DataFrame,
-    known: pl.Series,
-    questions: pl.DataFrame,
-    settings: Decontamination,
-    encoder: Encoder | None = None,
-    progress: Progress | None = None,
-) -> pl.DataFrame:
-    """Matches of documents with those of `questions` whose ids are not in `known`: what stored matches lack.
-
-    Appended to the stored matches, less those of questions that are gone, they are the matches with all questions. Word
-    weights and leads are those among the new questions, so a score may differ a little from one made with all at once.
-    """
-    fresh = new_questions(questions, known)
-    if fresh.is_empty() or documents.is_empty():
-        return pl.DataFrame(schema=MATCHES_SCHEMA)
-    return match(documents, build(fresh, settings), settings.method, encoder, progress=progress)
 
 
 def rescan(texts: pl.DataFrame, index: Index) -> pl.DataFrame:
@@ -192,7 +175,12 @@ def _cascade(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, en
     regions = joined(by_ngrams(words, index, SEED_WORDS["cascade"]), by_votes(words, index, votes))
     evidence = measure(words, regions, index, LEAST_OVERLAP)
     evidence = evidence.with_columns(verbatim=verbatim(words, evidence, index), framed=framed(words, evidence))
+    unit = evidence["unit"].to_numpy()
+    evidence = evidence.with_columns(code=pl.Series(index.is_code[unit]), spelled=pl.Series(index.spelled[unit]))
     evidence = evidence.with_columns(score=scores.cascade())
+    worth = pl.col("code") & ~pl.col("verbatim") & (pl.col("score") >= WORTH_RUNNING) & (pl.col("order_overlap") < WHOLE)
+    evidence = evidence.with_columns(behaves=behaviour.of_spans(evidence, worth, words, index))
+    evidence = evidence.with_columns(score=scores.behaving(pl.col("score")))
     return _stronger(evidence, _wholes(texts, words, votes, index, encoder))
 
 
@@ -203,9 +191,8 @@ def _wholes(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, enc
     found = [lines, tasks]
     short = passages(words, index, votes)
     if short is not None:
-        alike = resemblances(short, index, encoder)
+        alike = resemblances(short, words, index, encoder)
         alike = alike.with_columns(telling_weight=pl.Series(index.telling_weight[alike["unit"].to_numpy()], dtype=pl.Float64))
-        alike = alike.with_columns(code=pl.Series(["def " in index.text(u) for u in alike["unit"]], dtype=pl.Boolean))
         found.append(alike.with_columns(score=scores.resemblance(encoder is not None)))
     whole = pl.concat(found, how="diagonal").sort("row", "unit", "score", descending=[False, False, True])
     whole = whole.unique(["row", "unit"], keep="first", maintain_order=True)

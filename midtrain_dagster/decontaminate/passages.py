@@ -29,18 +29,25 @@ class Passages(NamedTuple):
 
 
 def passages(documents: Words, index: Index, votes: np.ndarray) -> Passages | None:
-    """Short documents (with votes, or brief), the definition in one apart from its body, and a window around the strongest votes elsewhere.
+    """Short documents (with votes, brief, or with a function where one is asked for), the definition in one apart from its body, and a window around the strongest votes elsewhere.
 
     `votes` as in `shortlist`. None when there is no passage.
     """
     lengths = np.diff(documents.offsets)
     voted = np.union1d(votes[:, 0], np.flatnonzero(lengths <= BRIEF))
+    if index.is_code.any():
+        brief = np.flatnonzero(lengths <= LONGEST).tolist()
+        voted = np.union1d(voted, np.array([row for row in brief if _has_function(documents, row)], np.int64))
     spans = [*_short(documents, voted.tolist()), *_windows(documents, index, votes)]
     if not spans:
         return None
     rows, first, end = (np.array(column, np.int64) for column in zip(*spans, strict=True))
     texts = [_text(documents, a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
     return Passages(rows, first, end, split(pl.Series(texts, dtype=pl.String)))
+
+
+def _has_function(documents: Words, row: int) -> bool:
+    return b"def " in documents.data[documents.text_offsets[row] : documents.text_offsets[row + 1]].tobytes()
 
 
 def _text(documents: Words, first: int, end: int) -> str:

@@ -10,16 +10,20 @@ import re
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.decontaminate import behaviour
 from midtrain_dagster.decontaminate.embedding import Encoder
-from midtrain_dagster.decontaminate.index import Index, Vocabulary
+from midtrain_dagster.decontaminate.index import FUNCTION_WORDS, Index, Vocabulary
 from midtrain_dagster.decontaminate.passages import Passages
-from midtrain_dagster.decontaminate.words import Words
+from midtrain_dagster.decontaminate.words import Words, split
 
 TOP = 8  # questions compared exactly
 RIVALS = 5  # of these, how many an encoder reads
 FLOOR = 0.3  # a passage less alike than this to every question is not encoded: of clean paragraphs 2 in 100 are
 ENCODED = 2000  # characters; encoders read 256 tokens
 LEAST = 1.2  # of shared weight, in words as rare as can be, to be compared at all
+ENGLISH, NUMBERS_LEFT = 0.1, 0.75  # of a passage's words in common English; of its and the question's numbers, in a translation
+SAME_SUBJECT = 0.33  # cosine of a function to be run
+NEAREST = 5  # programming questions that a function is compared with
 SAME = 0.75  # two questions this alike are taken for one: neither is the other's rival
 
 
@@ -29,6 +33,8 @@ RESEMBLANCE_SCHEMA = pl.Schema(
         "unit": pl.Int64,
         "first_word": pl.Int64,
         "end_word": pl.Int64,
+        "shared_weight": pl.Float64,  # of the distinct words of both, in words as rare as can be
+        "foreign": pl.Boolean,  # the passage is hardly in English
         "alike": pl.Float64,  # shared weight over the geometric mean of passage and question, 0 to 1
         "lead": pl.Float64,  # of `alike` over the next question's
         "number_count": pl.Float64,  # distinct numbers of the question
@@ -36,43 +42,107 @@ RESEMBLANCE_SCHEMA = pl.Schema(
         "numbers_own": pl.Float64,  # share of the passage's numbers that are the question's
         "cosine": pl.Float64,  # null: no encoder
         "cosine_lead": pl.Float64,
+        "code": pl.Boolean,  # the question is a function to write
+        "behaves": pl.Float64,  # agreement of a function in the passage with the question's solution; null: not compared
     }
 )
 
+FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\(", re.MULTILINE)
 DOCSTRING = re.compile(r"(\"\"\"|''')(.*?)\1", re.DOTALL)
 EXAMPLES = re.compile(r"\n\s*(?:>>>|\w+\(.*\)\s*(?:==|=>|->|➞|→|=)|(?:for )?examples?\b)", re.IGNORECASE)
 
 
-def resemblances(found: Passages, index: Index, encoder: Encoder | None = None) -> pl.DataFrame:
+def resemblances(found: Passages, documents: Words, index: Index, encoder: Encoder | None = None) -> pl.DataFrame:
     """RESEMBLANCE_SCHEMA: for each passage the one question that it resembles most, if there is one.
 
     Candidates are the TOP questions by shared rare words. With an encoder, those passages that share enough with one of them
-    (FLOOR) are encoded, together with RIVALS candidates, and the best is the nearest by cosine and words together.
+    (FLOOR) are encoded, together with RIVALS candidates, and the best is the nearest by cosine and words together. A function,
+    which may share no word with the question that it solves, is encoded in any case, and compared with the NEAREST tasks.
     """
-    pairs = _pairs(found, index)
-    pairs = pairs.filter(pl.col("alike").max().over("passage") >= FLOOR)
+    vectors = _Vectors(found, index, encoder)
+    pairs = _pairs(found, index, *_most_alike(found, index))
+    translated = pl.col("foreign") & (pl.min_horizontal("numbers_kept", "numbers_own") >= NUMBERS_LEFT)
+    pairs = pairs.filter((pl.col("alike").max().over("passage") >= FLOOR) | translated)
     pairs = pairs.filter(pl.int_range(pl.len()).over("passage") < RIVALS)
-    cosine = pl.Series("cosine", [None] * len(pairs), dtype=pl.Float64)
-    if encoder is not None and len(pairs):
-        cosine = pl.Series("cosine", _cosines(pairs, found, index, encoder))
-    pairs = pairs.with_columns(cosine).sort(
-        "passage", pl.col("cosine").fill_null(0.0) + 0.5 * pl.col("alike"), "unit", descending=[False, True, False]
-    )
-    return _best(pairs, index)
+    if encoder is not None:
+        tasks = _pairs(found, index, *_nearest_tasks(found, index, vectors))
+        pairs = pl.concat([pairs, tasks]).unique(["passage", "unit"], keep="first", maintain_order=True)
+        cosine = vectors.cosines(pairs["passage"], pairs["unit"])
+        pairs = pairs.with_columns(cosine=pl.Series(cosine, dtype=pl.Float64))
+    return _best(_ordered(pairs, found, documents, index), index)
 
 
-def _pairs(found: Passages, index: Index) -> pl.DataFrame:
-    """Passages with their TOP questions, the most alike first."""
-    from midtrain_dagster.decontaminate.resemblance_kernels import most_alike, shared_words
+def _ordered(pairs: pl.DataFrame, found: Passages, documents: Words, index: Index) -> pl.DataFrame:
+    """Pairs with `code` and `behaves`, each passage's nearest first."""
+    said = pl.col("cosine").is_null() | (pl.col("cosine") >= SAME_SUBJECT)
+    pairs = pairs.with_columns(code=pl.Series(index.is_code[pairs["unit"].to_numpy()], dtype=pl.Boolean))
+    pairs = pairs.with_columns(behaves=behaviour.of_spans(pairs, pl.col("code") & said, documents, index))
+    near = pl.col("behaves").fill_null(0.0).clip(behaviour.SAME, 1) + pl.col("cosine").fill_null(0.0) + 0.5 * pl.col("alike")
+    return pairs.sort("passage", near, "unit", descending=[False, True, False])
 
-    vocabulary = index.vocabulary
-    stems, terms, weights, numbers, offsets = _sides(found.words, vocabulary)
-    best = most_alike(
-        terms, offsets, vocabulary.weights, vocabulary.offsets, vocabulary.posts, index.unit_weight, np.float32(LEAST), TOP
-    )
-    passage, rank = np.nonzero(best >= 0)
-    unit = best[passage, rank].astype(np.int64)
-    shared = shared_words(np.stack([unit, passage], axis=1), vocabulary.side, (stems, weights, numbers, offsets))
+
+class _Vectors:
+    """Embeddings of passages and questions, each made when it is first asked for."""
+
+    def __init__(self, found: Passages, index: Index, encoder: Encoder | None):
+        self.found, self.index, self.encoder = found, index, encoder
+        self._passages: dict[int, np.ndarray] = {}
+
+    def passages(self, numbers: list[int]) -> np.ndarray:
+        """(n, d)."""
+        assert self.encoder is not None
+        missing = sorted(set(numbers) - set(self._passages))
+        texts = [prose(_text(self.found.words, i))[:ENCODED] for i in missing]
+        self._passages.update(zip(missing, np.asarray(self.encoder.encode(texts), np.float32), strict=True))
+        return np.stack([self._passages[i] for i in numbers])
+
+    def questions(self, units: list[int]) -> np.ndarray:
+        """(n, d)."""
+        known = self.index.vectors(sorted(set(units)), self.encoder, prose)
+        return np.stack([known[u] for u in units])
+
+    def cosines(self, passages: pl.Series, units: pl.Series) -> list[float]:
+        """Of each pair, to four digits: an encoder's last digits depend on what else is in its batch."""
+        if not len(passages):
+            return []
+        both = self.passages(passages.to_list()) * self.questions(units.to_list())
+        return [round(float(cosine), 4) for cosine in both.sum(axis=1)]
+
+
+def _text(words: Words, row: int) -> str:
+    return words.data[words.text_offsets[row] : words.text_offsets[row + 1]].tobytes().decode("utf-8", "replace")
+
+
+def _most_alike(found: Passages, index: Index) -> tuple[np.ndarray, np.ndarray]:
+    """(passage, unit) of each passage's TOP questions by their words, the most alike first."""
+    from midtrain_dagster.decontaminate.resemblance_kernels import most_alike
+
+    known = index.vocabulary
+    _, terms, _, _, offsets = _sides(found.words, known)
+    best = most_alike(terms, offsets, known.weights, known.offsets, known.posts, index.unit_weight, np.float32(LEAST), TOP)
+    passage, rank = np.nonzero((best >= 0) & ~index.spelled[best])
+    return passage, best[passage, rank].astype(np.int64)
+
+
+def _nearest_tasks(found: Passages, index: Index, vectors: _Vectors) -> tuple[np.ndarray, np.ndarray]:
+    """(passage, unit) of each passage that has a function, and the programming questions of nearest meaning."""
+    tasks = np.flatnonzero(index.is_code)
+    written = [i for i in range(len(found.rows)) if FUNCTION.search(_text(found.words, i))] if len(tasks) else []
+    if not written:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    cosine = vectors.passages(written) @ vectors.questions(tasks.tolist()).T
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, :NEAREST]
+    at, _ = np.nonzero(np.take_along_axis(cosine, order, axis=1) >= SAME_SUBJECT)
+    near = np.take_along_axis(cosine, order, axis=1) >= SAME_SUBJECT
+    return np.array(written, np.int64)[at], tasks[order[near]]
+
+
+def _pairs(found: Passages, index: Index, passage: np.ndarray, unit: np.ndarray) -> pl.DataFrame:
+    """What passages and units have in common by their words, each passage's most alike unit first."""
+    from midtrain_dagster.decontaminate.resemblance_kernels import shared_words
+
+    stems, _, weights, numbers, offsets = _sides(found.words, index.vocabulary)
+    shared = shared_words(np.stack([unit, passage], axis=1), index.vocabulary.side, (stems, weights, numbers, offsets))
     question, own, both, q_numbers, own_numbers, numbers_both = shared.T
     frame = pl.DataFrame(
         {
@@ -86,10 +156,20 @@ def _pairs(found: Passages, index: Index) -> pl.DataFrame:
             "number_count": q_numbers,
             "numbers_kept": np.where(q_numbers > 0, numbers_both / np.maximum(q_numbers, 1e-9), np.nan),
             "numbers_own": np.where(own_numbers > 0, numbers_both / np.maximum(own_numbers, 1e-9), np.nan),
+            "shared_weight": both,
+            "foreign": _foreign(found.words)[passage],
+            "cosine": np.full(len(unit), np.nan),
         }
     )
-    frame = frame.with_columns(pl.col("numbers_kept", "numbers_own").fill_nan(None))
+    frame = frame.with_columns(pl.col("numbers_kept", "numbers_own", "cosine").fill_nan(None))
     return frame.sort("passage", "alike", "unit", descending=[False, True, False])
+
+
+def _foreign(words: Words) -> np.ndarray:
+    """Which texts have less than ENGLISH of their words among English's commonest."""
+    common = np.isin(words.words, split(pl.Series(FUNCTION_WORDS.split())).words)
+    seen = np.concatenate([[0], np.cumsum(common)])
+    return np.diff(seen[words.offsets]) < ENGLISH * np.maximum(1, np.diff(words.offsets))
 
 
 def _best(pairs: pl.DataFrame, index: Index) -> pl.DataFrame:
@@ -117,20 +197,6 @@ def _best(pairs: pl.DataFrame, index: Index) -> pl.DataFrame:
         lead=pl.col("alike") - pl.col("rival_alike").fill_null(0.0),
         cosine_lead=pl.col("cosine") - pl.col("rival_cosine").fill_null(0.0),
     ).select([pl.col(name).cast(kind) for name, kind in RESEMBLANCE_SCHEMA.items()])
-
-
-def _cosines(pairs: pl.DataFrame, found: Passages, index: Index, encoder: Encoder) -> np.ndarray:
-    """Cosine of every pair, to four digits: an encoder's last digits depend on what else is in its batch."""
-    texts = found.words
-    wanted = pairs["passage"].unique(maintain_order=True).to_list()
-    bounds = texts.text_offsets
-    own = [texts.data[bounds[i] : bounds[i + 1]].tobytes().decode("utf-8", "replace") for i in wanted]
-    vectors = np.asarray(encoder.encode([prose(text)[:ENCODED] for text in own]), np.float32)
-    questions = index.vectors(pairs["unit"].unique().sort().to_list(), encoder, prose)
-    at = {passage: k for k, passage in enumerate(wanted)}
-    return np.array(
-        [round(float(vectors[at[p]] @ questions[u]), 4) for p, u in pairs.select("passage", "unit").iter_rows()], np.float64
-    )
 
 
 def prose(text: str) -> str:

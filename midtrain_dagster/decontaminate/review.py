@@ -5,6 +5,8 @@ from difflib import SequenceMatcher
 
 import polars as pl
 
+from midtrain_dagster.decontaminate.behaviour import SAME
+
 STEP = 10  # levels of score in 1
 AROUND = 80  # characters of a document before and after its match
 LONGEST = 600  # characters of a question or passage that are shown
@@ -58,6 +60,8 @@ def evidence() -> pl.Expr:
         .then(pl.lit("judged"))
         .when("verbatim")
         .then(pl.lit("verbatim"))
+        .when(pl.col("behaves") >= SAME)
+        .then(pl.lit("a function that returns the same"))
         .when(pl.col("slots_changed") > 0)
         .then(pl.lit("numbers or names changed"))
         .when(pl.col("longest_run") >= RUN)

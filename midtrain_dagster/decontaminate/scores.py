@@ -2,15 +2,21 @@
 
 import polars as pl
 
+from midtrain_dagster.decontaminate import behaviour
+
 SHORT_TOKENS, LONG_TOKENS = 20, 50  # decon: the required score falls linearly between them
 TELLING = 2.2  # in words as rare as can be
 FRAME = 0.8
 SHARED_START = 12  # words in a row
+SPELLED_RUN = 24  # letters in a row, where letters are words: every page has all of them, in any order
 LEAST_LCS = 8
 QWEN_LCS = 13
 REWORDED = 1.42
 EXAMPLES = 0.6
 PHRASE = 0.7
+TRANSLATED = (
+    1.7  # in words as rare as can be, each worth the bits that choose one question: 0.7 of them make chance one in 1,000
+)
 CODE = 0.2  # two docstrings without names and examples are less alike than two whole questions
 
 run, hits, words = pl.col("longest_run"), pl.col("ngram_hits"), pl.col("question_words")
@@ -78,10 +84,16 @@ def cascade() -> pl.Expr:
     lexical = pl.when(verbatim).then(1.0).when(telling).then(lexical).otherwise(pl.min_horizontal(lexical, 0.49))
     shared_start = (run >= SHARED_START) & (pl.col("tail_overlap") < 0.5) & (words >= 2 * SHARED_START)
     lexical = pl.when(shared_start).then(pl.min_horizontal(lexical, 0.49)).otherwise(lexical)
+    lexical = pl.when(pl.col("spelled") & ~verbatim & (run < SPELLED_RUN)).then(0.0).otherwise(lexical)
     common = pl.col("lcs_words")
     phrase = (common - run <= 1) & (common / words < PHRASE) & (words < 40) & ~verbatim
     lexical = pl.when(phrase).then(pl.min_horizontal(lexical, 0.49)).otherwise(lexical)
-    return pl.when(_scattered() & telling).then(pl.max_horizontal(lexical, 0.5 + 0.3 * order)).otherwise(lexical).clip(0, 1)
+    return (
+        pl.when(_scattered() & telling & ~pl.col("spelled"))
+        .then(pl.max_horizontal(lexical, 0.5 + 0.3 * order))
+        .otherwise(lexical)
+        .clip(0, 1)
+    )
 
 
 def _scattered() -> pl.Expr:
@@ -103,7 +115,8 @@ def resemblance(encoded: bool) -> pl.Expr:
     The weights are those of a logistic regression on reworded questions, other questions of the same sets and clean paragraphs
     (docs/decontamination.md), rounded. Numbers that agree speak for a rewording, others for another problem; of a programming
     task they say little, for its examples may be others. Without an encoder a passage counts only when it leads every other
-    question clearly by its words and has the question's numbers, and no others.
+    question clearly by its words and has the question's numbers, and no others. Of a translation the
+    numbers and names are left: as much of them as ever tells one question of some 20,000 from chance (TRANSLATED).
     """
     kept, own = pl.col("numbers_kept"), pl.col("numbers_own").fill_null(pl.col("numbers_kept"))
     agreed = 0.6 * kept + 0.4 * own
@@ -111,12 +124,29 @@ def resemblance(encoded: bool) -> pl.Expr:
     numbers = pl.when(kept.is_null()).then(pl.when(pl.col("numbers_own").is_null()).then(0.7).otherwise(0.5)).otherwise(agreed)
     numbers = pl.when("code").then(numbers.clip(0.7, 1)).otherwise(numbers)
     lead, telling = pl.col("lead"), pl.col("telling_weight") >= TELLING / 2
-    if not encoded:
+    if encoded:
+        leads = pl.col("cosine_lead").clip(-0.1, 0.25) + lead.clip(-0.1, 0.25)
+        code = pl.when("code").then(CODE).otherwise(0.0)
+        total = pl.col("cosine") + 0.5 * pl.col("alike") + 0.5 * leads + 0.3 * numbers + code
+        worded = (0.5 + (total - REWORDED)).clip(0, 1)
+    else:
         sure = (pl.col("number_count") >= 3) & (kept >= 0.7) & (own >= 0.7) & (pl.col("alike") >= 0.36) & (lead >= 0.2)
-        return pl.when(sure & telling).then(0.5 + 0.5 * pl.col("alike")).otherwise(0.0)
-    leads = pl.col("cosine_lead").clip(-0.1, 0.25) + lead.clip(-0.1, 0.25)
-    total = pl.col("cosine") + 0.5 * pl.col("alike") + 0.5 * leads + 0.3 * numbers + pl.when("code").then(CODE).otherwise(0.0)
-    return pl.when(telling).then((0.5 + (total - REWORDED)).clip(0, 1)).otherwise(0.0)
+        worded = pl.when(sure).then(0.5 + 0.5 * pl.col("alike")).otherwise(0.0)
+    worded = pl.when(telling).then(worded).otherwise(0.0)
+    kept_all = (pl.col("number_count") >= 3) & (pl.min_horizontal(kept, own) >= 0.75) & (pl.col("shared_weight") >= TRANSLATED)
+    worded = (
+        pl.when(pl.col("foreign") & ~pl.col("code") & kept_all)
+        .then(pl.max_horizontal(worded, 0.5 + 0.2 * kept))
+        .otherwise(worded)
+    )
+    return behaving(worded)
+
+
+def behaving(score: pl.Expr) -> pl.Expr:
+    """A score, for two functions that were run: what returns the same is the same, and what does not is another task."""
+    agrees = pl.col("behaves")
+    same = pl.when(agrees >= behaviour.SAME).then(0.5 + 0.5 * agrees)
+    return same.when(agrees < behaviour.OTHER).then(pl.min_horizontal(score, 0.49)).otherwise(score)
 
 
 def examples() -> pl.Expr:

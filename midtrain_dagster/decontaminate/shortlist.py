@@ -41,7 +41,7 @@ def with_anything(texts: pl.Series, index: Index, n: int) -> Shortlist:
     keep = _rows(texts, index, index.seeds(n).table, n) | _rows(texts, index, index.beginnings, BEGINNING)
     keep[voted[:, 0]] = True
     keep |= (texts.str.len_bytes() <= BRIEF_BYTES).fill_null(False).to_numpy()
-    if index.has_tasks:
+    if index.is_code.any():
         keep |= texts.str.contains("def ", literal=True).fill_null(False).to_numpy()
     rows = np.flatnonzero(keep)
     voted[:, 0] = np.searchsorted(rows, voted[:, 0])

@@ -55,6 +55,11 @@ class Decontamination(Settings):
         "llama3: share of the question's words inside shared 8-grams (2407.21783)",
     )
     qwen_rule: bool = Field(default=False, description="hybrid also demands 13 common words, as Qwen2.5 (2412.15115) does")
+    run_functions: bool = Field(
+        default=True,
+        description="cascade: functions of documents that resemble a programming question are run in the sandbox beside its "
+        "solution, where this machine has an isolation; what they return tells a rewriting from another task",
+    )
     keep_above: float = Field(
         default=0.6, ge=0, le=1, description="matches scoring less than this share of the threshold are not kept"
     )

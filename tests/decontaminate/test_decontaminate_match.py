@@ -77,6 +77,30 @@ def test_verbatim_inside_a_page_is_found(method, question):
     assert _flagged([f"{FILLER}{question} {FILLER}", FILLER], method) == [True, False]
 
 
+JAPANESE = "ある水槽に毎分十二リットルの水を入れると二十五分で満水になります。この水槽の容積は何リットルですか。"
+THAI = "แม่ค้าขายมะม่วงวันละสามสิบหกผลเป็นเวลาเก้าวัน ถ้าเธอเหลือมะม่วงอีกสิบสี่ผล เดิมเธอมีมะม่วงทั้งหมดกี่ผล"
+HEBREW = "כמה ימים נדרשים לשלושה פועלים לבנות את הקיר אם פועל אחד לבדו בונה אותו בעשרים וארבעה ימים"
+CHINESE_PAGE = (
+    "村里的老人们常说，早年间河边有一座磨坊，每到秋天大家都把新收的麦子送去磨成面粉，孩子们在水车旁边玩到天黑才回家。" * 4
+)
+JAPANESE_PAGE = "山あいの村では冬になると雪が深く積もり、人々は囲炉裏を囲んで昔話を語り合いながら春を待ったものでした。" * 4
+THAI_PAGE = "ในหมู่บ้านริมแม่น้ำผู้คนตื่นแต่เช้าเพื่อออกไปหาปลาและกลับมาพักผ่อนใต้ต้นไม้ใหญ่ในยามบ่าย " * 4
+HEBREW_PAGE = "בכפר הקטן שליד הים ישבו הדייגים ותיקנו את הרשתות לאור הנר עד שעת לילה מאוחרת " * 4
+
+
+@pytest.mark.parametrize("method", LEXICAL)
+@pytest.mark.parametrize(
+    ("question", "page"),
+    [(CHINESE, CHINESE_PAGE), (JAPANESE, JAPANESE_PAGE), (THAI, THAI_PAGE), (HEBREW, HEBREW_PAGE), (ARABIC, ARABIC[::-1])],
+)
+def test_a_question_without_spaces_or_from_right_to_left_is_found_in_a_page_of_its_script(method, question, page):
+    """A page of the same script is no match by itself: characters are words there, and many are shared."""
+    choice = Decontamination(method=method)
+    docs = _documents(f"{page} {question} {page}", page)
+    index = build(_questions((question, None, []), ("Why?", "because", [])), choice)
+    assert decide(match(docs, index), choice, docs["id"])["contaminated"].to_list() == [True, False]
+
+
 def test_span_is_the_question_itself_in_characters():
     page = "Größe 東京 — " + FILLER + FERRY + FILLER
     best = match(_documents(page), build(QUESTIONS)).sort("score", descending=True).row(0, named=True)

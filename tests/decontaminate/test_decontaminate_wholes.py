@@ -6,9 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from midtrain_dagster.cli import application
+from midtrain_dagster.decontaminate.added import follow
 from midtrain_dagster.decontaminate.decide import decide
 from midtrain_dagster.decontaminate.index import build
-from midtrain_dagster.decontaminate.match import match, match_new_questions
+from midtrain_dagster.decontaminate.match import match
 from midtrain_dagster.decontaminate.questions import of_rows
 from midtrain_dagster.decontaminate.resemblance import prose
 from midtrain_dagster.decontaminate.whole import examples
@@ -90,9 +91,28 @@ def test_command_writes_matches_and_decisions(tmp_path):
     assert pl.read_parquet(tmp_path / "out" / "matches.parquet")["question_id"].n_unique() == 1
 
 
-def test_later_questions_are_matched_alone():
-    docs = documents([{"id": f"d{i}", "text": ROWS[i]["question"]} for i in range(3)])
-    known = QUESTIONS["question_id"].head(2)
-    found = match_new_questions(docs, known, QUESTIONS, Decontamination())
-    assert found.filter(pl.col("score") >= 0.5)["id"].unique().to_list() == ["d2"]
-    assert match_new_questions(docs, QUESTIONS["question_id"], QUESTIONS, Decontamination()).is_empty()
+def test_questions_that_are_added_or_gone_leave_what_all_at_once_would_have_found():
+    """Scores and leads too: they hang on how rare a word is among all questions."""
+    docs = documents(
+        [{"id": f"{part}{i:02}", "text": row[part]} for i, row in enumerate(ROWS) for part in ("question", "near")]
+    )
+    choice, asked = Decontamination(), []
+
+    def look(some, index):
+        asked.append((len(some), len(index.questions)))
+        return match(some, index)
+
+    def follow_to(later, now):
+        before = match(docs, build(now, choice))
+        return before, pl.concat(follow([docs[:30], docs[30:]], before["id"], now["question_id"], later, choice, look))
+
+    early, whole = QUESTIONS[:9], match(docs, build(QUESTIONS, choice))
+    before, followed = follow_to(QUESTIONS, early)
+    assert followed.sort("id", "question_id", "start", "question_part").equals(whole)
+    shared = before.join(whole, on=["id", "question_id", "start"], suffix="_all")
+    assert (shared["score"] != shared["score_all"]).any(), "the questions that came change what earlier ones score"
+    assert asked[0] == (30, len(QUESTIONS) - 9)
+    assert all(count < 30 for count, among in asked if among == len(QUESTIONS))
+
+    _, fewer = follow_to(early, QUESTIONS)
+    assert fewer.equals(match(docs, build(early, choice)))
