@@ -129,10 +129,11 @@ def _changed(tables: Tables, source: str, reads: str, since: int | None) -> tupl
     that version is no longer to be read (vacuumed away, or damaged and repaired since)."""
     if since is not None:
         try:
-            return (*tables.changes(reads, source, since), False)
+            new, gone, _ = tables.changes(reads, source, since)
+            return new, gone, False
         except Unreadable:
             pass
-    return (*tables.changes(reads, source, None), True)
+    return tables.changes(reads, source, None).new, [], True
 
 
 def _standing(

@@ -7,11 +7,14 @@ date, and a run that was killed leaves either the old version or the new one.
 Anyone can read the tables: DuckDB through `relation`, Polars through `scan`, both at a pinned version.
 """
 
+import atexit
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from types import EllipsisType
 from typing import Any, NamedTuple
 
@@ -22,7 +25,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.pieces import KEYS, Pieces, collected, said, scanned
+from midtrain_dagster.pieces import KEYS, Pieces, collected, said
 from midtrain_dagster.store import Store
 
 # A record is looked up in the table's log, so the log is kept for good; checkpoints keep reading it cheap.
@@ -60,6 +63,7 @@ class Changes(NamedTuple):
 
     new: Pieces  # rows that are new or have a new text_hash
     gone: list[str]  # ids that are no longer there, or whose row in `new` replaces an older one
+    old: Pieces  # the rows that these ids had
 
 
 class Tables:
@@ -97,15 +101,11 @@ class Tables:
 
     def files(self, name: str, version: int | None = None, source: str | None = None) -> list[str]:
         """Parquet files of a version, of one source or of all, sorted."""
-        uris = self.open(name, version).file_uris()
-        return sorted(u for u in uris if source is None or f"/source={source}/" in u)
+        return _files(self.open(name, version), source)
 
     def scan(self, name: str, source: str | None = None, version: int | None = None) -> pl.LazyFrame:
         """Rows of a version, as a lazy frame with the `source` column."""
-        files = self.files(name, version, source)
-        if not files:
-            return pl.DataFrame(schema=self.schema(name)).lazy()
-        return scanned(files, self.schema(name), self.storage_options)
+        return self.pieces(name, source, version).lazy()
 
     def read(self, name: str, source: str | None = None, version: int | None = None) -> pl.DataFrame:
         """Rows of a version. Raises Unreadable where one of its files is gone or damaged."""
@@ -113,7 +113,9 @@ class Tables:
 
     def pieces(self, name: str, source: str | None = None, version: int | None = None) -> Pieces:
         """Rows of a version, to be read in bounded memory."""
-        return Pieces(name, self.files(name, version, source), self.schema(name), self.storage_options)
+        table = self.open(name)
+        files = _files(table if version is None else self.open(name, version), source)
+        return Pieces(name, files, pl.Schema(table.schema()), self.storage_options)
 
     def schema(self, name: str) -> pl.Schema:
         return pl.Schema(self.open(name).schema())
@@ -161,20 +163,22 @@ class Tables:
         return [newest[asset] for asset in sorted(newest)]
 
     def changes(self, name: str, source: str, since: int | None) -> Changes:
-        """Rows of a source that are new since a version (all of them for None), and ids that went.
+        """Rows of a source that are new since a version (all of them for None), and ids that went with the rows they had.
 
         Only files that were added or removed between the two versions are read, so the cost grows with the change.
         Raises Unreadable where one of these is gone or damaged.
         """
-        now = self.files(name, source=source)
+        now = self.pieces(name, source)
         before = [] if since is None else self.files(name, since, source)
-        added, removed = sorted(set(now) - set(before)), sorted(set(before) - set(now))
-        new = Pieces(name, added, self.schema(name), self.storage_options)
+        added, removed = sorted(set(now.files) - set(before)), sorted(set(before) - set(now.files))
+        new = now._replace(files=added)
+        old = new._replace(files=removed)
         if not removed:
-            return Changes(new, [])
-        keys, old = new.keys(), new._replace(files=removed).keys()
-        gone = old.join(keys, on=KEYS, how="anti")["id"]
-        return Changes(new._replace(wanted=keys.join(old, on=KEYS, how="anti").unique()), sorted(set(gone)))
+            return Changes(new, [], old)
+        keys, then = new.keys(), old.keys()
+        gone = then.join(keys, on=KEYS, how="anti").unique()
+        fresh = keys.join(then, on=KEYS, how="anti").unique()
+        return Changes(new._replace(wanted=fresh), sorted(set(gone["id"])), old._replace(wanted=gone))
 
     def commit(
         self,
@@ -295,6 +299,10 @@ class Tables:
         return actions
 
 
+def _files(table: DeltaTable, source: str | None) -> list[str]:
+    return sorted(uri for uri in table.file_uris() if source is None or f"/source={source}/" in uri)
+
+
 def _whole(rows: pl.DataFrame) -> Any:
     """In one chunk: the writer deals chunks out to its threads, and their order would be chance."""
     return rows.rechunk().to_arrow()
@@ -334,13 +342,28 @@ def _newest(table: DeltaTable, asset: str) -> Record | None:
 
 # The annotation is a string: as an object it would hold DuckDB's module beyond the interpreter's end, and a screen of "nanobind: leaked" follows.
 def database(path: str = ":memory:", **config: str) -> "duckdb.DuckDBPyConnection":
-    """A DuckDB connection of its own; the module's shared one refuses a second thread.
-
-    Without DuckDB's progress bar, which would be written to standard output, where programs read answers.
-    """
+    """A DuckDB connection of its own; the module's shared one refuses a second thread. Without a progress bar, which would be
+    written to standard output, where programs read answers."""
     connection = duckdb.connect(path, config=dict(config))
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+_SHARED: dict[int, Any] = {}  # process → its database: a fork's is not its parent's
+_OPENING = Lock()
+
+
+@contextmanager
+def session() -> Iterator["duckdb.DuckDBPyConnection"]:
+    """A connection to the process's shared database, which saves the 30 ms of a start: what is temporary goes with it.
+    What sets anything takes a `database` of its own."""
+    with _OPENING:
+        if os.getpid() not in _SHARED:
+            _SHARED[os.getpid()] = database()
+            atexit.register(_SHARED.clear)
+        own = _SHARED[os.getpid()].cursor()
+    with own:
+        yield own
 
 
 def digest(frame: pl.DataFrame) -> str:
@@ -356,7 +379,8 @@ def digest(frame: pl.DataFrame) -> str:
     values = ", ".join(f"{_quoted(name)} || to_json({_identifier(name)})" for name in content.columns)
     rows = f"(select concat_ws(',', {values}) as r from content)"  # which leaves nulls out
     query = f"select sum(md5_number_lower(r))::varchar, sum(md5_number_upper(r))::varchar from {rows}"
-    with database() as con:
+    with session() as con:
+        con.register("content", content.to_arrow())
         low, high = (int(part) % (1 << 64) for part in con.execute(query).fetchall()[0])
     return f"{high:016x}{low:016x}"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.tables import database
+from midtrain_dagster.tables import session
 
 TABLES = {"document": "documents", "signal": "signals", "rate": "ratings", "cluster": "clusters", "match": "matches"}
 """The word that a condition uses, and the relation that it stands for."""
@@ -85,7 +85,7 @@ def literal(value: str) -> str:
 
 
 def _expression(condition: str, where: str) -> dict[str, Any]:
-    with database() as con:
+    with session() as con:
         answer = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT {condition}"]).fetchall()[0][0]
     parsed = json.loads(answer)
     if parsed["error"]:
@@ -134,7 +134,7 @@ def _computes(function: str) -> bool:
     """Whether all functions of that name give the same answer for the same arguments, and read nothing else."""
     if function in COMPUTING_MACROS:
         return True
-    with database() as con:
+    with session() as con:
         kinds = con.execute(
             "SELECT DISTINCT function_type, stability, has_side_effects FROM duckdb_functions() WHERE function_name = ?",
             [function],

@@ -3,7 +3,7 @@
 import duckdb
 import polars as pl
 
-from midtrain_dagster.tables import database
+from midtrain_dagster.tables import session
 
 FUNNEL_SCHEMA = pl.Schema(
     {
@@ -20,7 +20,7 @@ FUNNEL_SCHEMA = pl.Schema(
 
 def funnel(selected: pl.DataFrame) -> pl.DataFrame:
     """Sum a selection up: one row per source and reason, and one per source of which something is kept; sorted."""
-    with database() as con:
+    with session() as con:
         con.register("selected", selected.to_arrow())
         return summed(con, "SELECT * FROM selected")
 
