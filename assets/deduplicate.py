@@ -10,6 +10,7 @@ import polars as pl
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import before, passing
+from midtrain_dagster.amend import Amendment, amended
 from midtrain_dagster.code import code_version
 from midtrain_dagster.deduplicate.cluster import cluster
 from midtrain_dagster.deduplicate.passages import PASSAGES as PASSAGES_SCHEMA
@@ -17,11 +18,13 @@ from midtrain_dagster.deduplicate.passages import passages, repeated
 from midtrain_dagster.deduplicate.semantic import of_all, semantic_clusters, vectors
 from midtrain_dagster.deduplicate.signatures import SIGNATURES as SCHEMA
 from midtrain_dagster.deduplicate.signatures import signatures
+from midtrain_dagster.deduplicate.touched import touched
+from midtrain_dagster.pieces import Unreadable
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.refresh import Frames, Refreshed, by_document, fingerprint, whole
 from midtrain_dagster.shards import Engine
-from midtrain_dagster.tables import digest
+from midtrain_dagster.tables import Record, digest
 from resources.embedder import Embedder
 from resources.lake import Lake
 
@@ -32,6 +35,7 @@ PASSAGES = "passages"
 REPEATED = "repeated_text"
 VECTORS = "document_vectors"
 SEMANTIC = "semantic_clusters"
+ANEW = 0.25  # changed documents for each that there is, from which on clustering goes through all of them
 
 
 def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
@@ -65,28 +69,48 @@ def duplicate_clusters(project: Project, method: str) -> dg.AssetsDefinition:
         gate = partial(passing, lake, project.curation, GROUP, method=method)
         done = by_source(lake, project, SIGNATURES, base, sign, gate, counted)
 
-        def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            signed = lake.tables.scan(SIGNATURES).select("id", "source")
-            signed = signed.filter(pl.col("source").is_in(list(project.document_sources)))
-            found = cluster(stored(lake, project), project.deduplication).join(signed.collect(), on="id")
-            return found, {"clusters": counts(found)}
-
-        refreshed = whole(
+        refreshed = amended(
             lake.tables,
             asset=TABLE,
             name=TABLE,
-            base=base,
+            base=fingerprint(base, sorted(project.document_sources)),  # another set of sources is clustered anew
             inputs={source: refresh.digest for source, refresh in done.items()},
             reads={SIGNATURES: lake.tables.version(SIGNATURES)},
-            source=None,
-            work=work,
+            amend=partial(reclustered, lake, project),
+            work=lambda: (with_source(lake, project, cluster(stored(lake, project), project.deduplication)), {}),
         )
         worked = sum(refresh.worked for refresh in done.values())
-        return of_table(
-            context, lake.tables, TABLE, refreshed._replace(worked=worked), {"largest near-duplicate clusters": largest(lake)}
-        )
+        clusters = lake.tables.read(TABLE)
+        more = {
+            "clusters": dg.MetadataValue.json(counts(clusters)),
+            "largest near-duplicate clusters": largest(lake, clusters),
+        }
+        return of_table(context, lake.tables, TABLE, refreshed._replace(worked=worked), more)
 
     return asset
+
+
+def reclustered(lake: Lake, project: Project, last: Record) -> Amendment | None:
+    """The clusters that changed signatures touch since a record; None where everything is as quickly clustered anew, or has to be."""
+    tables, since = lake.tables, last.reads[SIGNATURES]
+    try:
+        changes = [tables.changes(SIGNATURES, source, since) for source in project.document_sources]
+        if sum(change.new.total() + change.old.total() for change in changes) > ANEW * last.rows:
+            return None
+        none = pl.DataFrame(schema=SCHEMA)
+        new = pl.concat([none, *(piece.select(none.columns) for change in changes for piece in change.new.read())])
+        gone = pl.concat([none, *(piece.select(none.columns) for change in changes for piece in change.old.read())])
+    except Unreadable:  # the version is vacuumed away
+        return None
+    found = touched(tables.relation(TABLE), stored(lake, project), new, gone, project.deduplication)
+    return Amendment(with_source(lake, project, found), gone["id"], {})
+
+
+def with_source(lake: Lake, project: Project, clusters: pl.DataFrame) -> pl.DataFrame:
+    """The clusters with the source of each document."""
+    signed = lake.tables.scan(SIGNATURES).select("id", "source")
+    signed = signed.filter(pl.col("source").is_in(list(project.document_sources))).join(clusters.lazy(), on="id", how="semi")
+    return clusters.join(signed.collect(), on="id")
 
 
 def by_source(
@@ -124,18 +148,15 @@ def stored(lake: Lake, project: Project) -> str | pl.DataFrame:
 
 def counts(clusters: pl.DataFrame) -> dict[str, int]:
     """How many documents are not the only one of their cluster."""
-    return {
-        kind: len(clusters.filter(pl.col(f"{kind}_cluster").is_duplicated() & pl.col(f"{kind}_cluster").is_not_null()))
-        for kind in ("exact", "near")
-    }
+    several = clusters.filter(pl.col("cluster_size") > 1)  # an exact duplicate is a near one too
+    return {"exact": int(several["exact_cluster"].is_duplicated().sum()), "near": len(several)}
 
 
-def largest(lake: Lake) -> dg.MetadataValue:
+def largest(lake: Lake, clusters: pl.DataFrame) -> dg.MetadataValue:
     """The largest clusters and how their first member begins."""
-    clusters = (
-        lake.tables.read(TABLE).group_by("near_cluster").agg(documents=pl.len(), sources=pl.col("source").unique().sort())
-    )
-    top = clusters.filter(pl.col("documents") > 1).sort("documents", "near_cluster", descending=[True, False]).head(8)
+    several = clusters.filter(pl.col("cluster_size") > 1).group_by("near_cluster")
+    joined = several.agg(documents=pl.len(), sources=pl.col("source").unique().sort())
+    top = joined.sort("documents", "near_cluster", descending=[True, False]).head(8)
     texts = (
         lake.tables.scan("clean_documents")
         .filter(pl.col("id").is_in(top["near_cluster"].implode()))

@@ -1,5 +1,6 @@
 """LSH bands: how many, and how wide, for a target Jaccard similarity."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ class Bands(NamedTuple):
         return 1 - (1 - similarity**self.rows) ** self.bands
 
 
+@cache
 def bands_for(jaccard: float, permutations: int, false_negative: float = 0.0005) -> Bands:
     """The widest bands whose mean false-negative rate above `jaccard` is at most `false_negative`, of `permutations` hashes.
 

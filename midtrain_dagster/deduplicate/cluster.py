@@ -2,11 +2,11 @@
 
 A cluster's name is the smallest id in it. Two documents are candidates when they share a band; every member of a bucket is
 compared with the smallest id there, so that a bucket of n costs n - 1 comparisons. Clusters are the connected components.
-DuckDB sorts, groups and joins on disk beyond `memory`; the components are found in an array that is a file.
+`touched.py` finds which of them new documents concern, so that the others need not be found again. DuckDB sorts, groups and joins on disk beyond `memory`; the components are found in an array that is a file.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,11 @@ def cluster(signatures: Signatures, settings: Deduplication | None = None, verif
     A document alone is a cluster of its own, of size 1. Exact duplicates are near duplicates too. `verify` decides
     candidate pairs in place of the estimate from the signatures. Raises MidtrainError when an id occurs twice.
     """
-    parts = list(batches(signatures, settings, verify))
+    return together(batches(signatures, settings, verify))
+
+
+def together(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """CLUSTERS of all parts of SURVIVORS."""
     return pl.concat([pl.DataFrame(schema=CLUSTERS), *(part.select(CLUSTERS.names()) for part in parts)])
 
 
@@ -49,12 +53,28 @@ def batches(
     The survivor is the member that the settings prefer, without ratings; see `survivors` for those.
     """
     settings = settings or Deduplication()
-    with _clustered(signatures, settings, verify) as db:
-        length = "-characters" if settings.survivor == "longest" else "0"
-        for step in _NAMING:
-            db.execute(step.replace("LENGTH", length))
-        for batch in db.sql(_NAMED).to_arrow_reader(BATCH):
-            yield pl.DataFrame(pl.from_arrow(batch)).select(SURVIVORS.names()).cast(SURVIVORS)
+    with on_disk(settings) as (db, folder):
+        yield from clustered(db, folder, signatures, settings, verify)
+
+
+def clustered(
+    db: duckdb.DuckDBPyConnection,
+    folder: Path,
+    signatures: Signatures,
+    settings: Deduplication,
+    verify: Verify | None = None,
+    among: Signatures | None = None,
+) -> Iterator[pl.DataFrame]:
+    """As `batches`, in an empty database of `on_disk`.
+
+    `among`: the signatures are those of some whole clusters of these, which say who is first in each bucket.
+    """
+    _cluster(db, folder, signatures, settings, verify, among)
+    length = "-characters" if settings.survivor == "longest" else "0"
+    for step in _NAMING:
+        db.execute(step.replace("LENGTH", length))
+    for batch in db.sql(_NAMED).to_arrow_reader(BATCH):
+        yield pl.DataFrame(pl.from_arrow(batch)).select(SURVIVORS.names()).cast(SURVIVORS)
 
 
 # From numbers to ids, for the members of clusters alone; one join a step, so that each has all the memory to itself.
@@ -76,10 +96,8 @@ FROM documents LEFT JOIN found USING (number) ORDER BY number
 
 
 @contextmanager
-def _clustered(signatures: Signatures, settings: Deduplication, verify: Verify | None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database with `documents`, numbered by id, and `labels`: the number, exact cluster e and near cluster n of each that is not a cluster's first."""
-    from midtrain_dagster.deduplicate import kernels
-
+def on_disk(settings: Deduplication) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A database that spills beyond the settings' memory, and the folder that it is in; both are gone afterwards."""
     with (
         tempfile.TemporaryDirectory(prefix="midtrain-clusters-") as folder,
         database(str(Path(folder) / "clusters.duckdb")) as db,
@@ -87,31 +105,37 @@ def _clustered(signatures: Signatures, settings: Deduplication, verify: Verify |
         db.execute(f"SET memory_limit = '{settings.memory}'")
         db.execute(f"SET temp_directory = '{folder}'")
         db.execute("SET preserve_insertion_order = false")  # numbers say the order; keeping it would cost memory
-        total = _load(db, signatures)
-        parent = _numbers(Path(folder) / "parent", total)
-        for left, right in _exact(db):
-            kernels.unite(parent, left, right)
-        kernels.flatten(parent)
-        exact = _numbers(Path(folder) / "exact", total)
-        exact[:] = parent
-        for left, right in _near(db, settings, verify):
-            kernels.unite(parent, left, right)
-        kernels.flatten(parent)
-        _label(db, exact, parent)
-        yield db
+        yield db, Path(folder)
+
+
+def _cluster(
+    db: duckdb.DuckDBPyConnection,
+    folder: Path,
+    signatures: Signatures,
+    settings: Deduplication,
+    verify: Verify | None,
+    among: Signatures | None,
+) -> None:
+    """Make `documents`, numbered by id, and `labels`: the number, exact cluster e and near cluster n of each that is not a cluster's first."""
+    from midtrain_dagster.deduplicate import kernels
+
+    total = _load(db, signatures)
+    parent = _numbers(folder / "parent", total)
+    for left, right in _exact(db):
+        kernels.unite(parent, left, right)
+    kernels.flatten(parent)
+    exact = _numbers(folder / "exact", total)
+    exact[:] = parent
+    for left, right in _near(db, settings, verify, among):
+        kernels.unite(parent, left, right)
+    kernels.flatten(parent)
+    _label(db, exact, parent)
 
 
 def _load(db: duckdb.DuckDBPyConnection, signatures: Signatures) -> int:
     """Number the documents by id: a number is smaller exactly when the id is. Returns how many there are."""
-    if isinstance(signatures, pl.DataFrame):
-        db.register("given", signatures.select(SIGNATURES.names()).to_arrow())
-        source = "given"
-    elif isinstance(signatures, str):
-        source = signatures
-    else:
-        source = "read_parquet([" + ", ".join("'" + str(path).replace("'", "''") + "'" for path in signatures) + "])"
     columns = ", ".join(SIGNATURES.names())
-    db.execute(f"CREATE TABLE given_rows AS SELECT {columns} FROM {source}")
+    db.execute(f"CREATE TABLE given_rows AS SELECT {columns} FROM {selectable(db, 'given', signatures)}")
     db.execute("SET preserve_insertion_order = true")  # while they are numbered; the ids alone are sorted, for rows are wide
     db.execute("CREATE TABLE ids AS SELECT row_number() OVER () - 1 AS number, id FROM (SELECT id FROM given_rows ORDER BY id)")
     db.execute("SET preserve_insertion_order = false")
@@ -122,6 +146,16 @@ def _load(db: duckdb.DuckDBPyConnection, signatures: Signatures) -> int:
     db.execute("DROP TABLE given_rows")
     db.execute("DROP TABLE ids")
     return int(db.execute("SELECT count(*) FROM documents").fetchall()[0][0])
+
+
+def selectable(db: duckdb.DuckDBPyConnection, name: str, signatures: Signatures) -> str:
+    """What stands after FROM for some signatures; a frame is registered under a name."""
+    if isinstance(signatures, pl.DataFrame):
+        db.register(name, signatures.select(SIGNATURES.names()).to_arrow())
+        return name
+    if isinstance(signatures, str):
+        return signatures
+    return "read_parquet([" + ", ".join("'" + str(path).replace("'", "''") + "'" for path in signatures) + "])"
 
 
 def _numbers(path: Path, total: int) -> np.ndarray:
@@ -146,10 +180,14 @@ def _exact(db: duckdb.DuckDBPyConnection) -> Iterator[Edges]:
     )
 
 
-def _near(db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify | None) -> Iterator[Edges]:
+def _near(
+    db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify | None, among: Signatures | None
+) -> Iterator[Edges]:
     """(member, smallest member) of each bucket, each pair once, those that are duplicates."""
     db.execute("CREATE TABLE banded AS SELECT unnest(bands) AS bucket, number FROM documents WHERE len(bands) > 0")
-    db.execute("CREATE TABLE buckets AS SELECT bucket, min(number) AS least FROM banded GROUP BY bucket HAVING count(*) > 1")
+    db.execute(
+        f"CREATE TABLE buckets AS {_FIRST if among is None else _FIRST_AMONG.format(among=selectable(db, 'among', among))}"
+    )
     db.execute("CREATE TABLE shared AS SELECT number, least FROM banded JOIN buckets USING (bucket) WHERE number <> least")
     db.execute("CREATE TABLE pairs AS SELECT DISTINCT number, least FROM shared")
     for table in ("banded", "buckets", "shared"):
@@ -158,7 +196,6 @@ def _near(db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify
     if verify is None and not settings.confirm:
         yield from _edges(db.sql("SELECT number, least FROM pairs"))
         return
-    error = (settings.jaccard * (1 - settings.jaccard) / settings.permutations) ** 0.5
     db.execute(f"CREATE TABLE half AS SELECT p.*, d.{column} FROM pairs p JOIN documents d USING (number)")
     found = db.sql(f"SELECT h.number, least, h.{column}, d.{column} AS other FROM half h JOIN documents d ON d.number = least")
     for batch in found.to_arrow_reader(BATCH):
@@ -166,8 +203,24 @@ def _near(db: duckdb.DuckDBPyConnection, settings: Deduplication, verify: Verify
         if verify is not None:
             keep = verify(frame.select("id", "other")).to_numpy().astype(bool)
         else:
-            keep = similarity(frame["sketch"], frame["other"]) >= settings.jaccard - 3 * error
+            keep = alike(frame["sketch"], frame["other"], settings)
         yield frame["number"].to_numpy()[keep], frame["least"].to_numpy()[keep]
+
+
+_FIRST = "SELECT bucket, min(number) AS least FROM banded GROUP BY bucket HAVING count(*) > 1"
+# Whose first document is in another cluster was compared with it, and is not like it.
+_FIRST_AMONG = """
+SELECT bucket, number AS least FROM documents JOIN (
+    SELECT bucket, min(id) AS id FROM (SELECT unnest(bands) AS bucket, id FROM {among}) SEMI JOIN banded USING (bucket)
+    GROUP BY bucket HAVING count(*) > 1
+) USING (id)
+"""
+
+
+def alike(left: pl.Series, right: pl.Series, settings: Deduplication) -> np.ndarray:
+    """Which pairs of sketches are of duplicates: as similar as is asked for, but for three standard errors of the estimate."""
+    error = (settings.jaccard * (1 - settings.jaccard) / settings.permutations) ** 0.5
+    return similarity(left, right) >= settings.jaccard - 3 * error
 
 
 def _label(db: duckdb.DuckDBPyConnection, exact: np.ndarray, near: np.ndarray) -> None:
