@@ -27,6 +27,7 @@ import numpy as np
 from midtrain_dagster.errors import MidtrainError
 
 SPAN_COLUMNS = ("sequence", "start", "length", "component", "document", "document_offset")
+DOCUMENTS_GROUP = 1 << 13  # rows of a row group of documents.parquet: an audit reads the groups that it is about
 
 
 @dataclass(frozen=True)

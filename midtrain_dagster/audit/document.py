@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from midtrain_dagster.artifacts import Artifact, Artifacts
@@ -103,8 +102,8 @@ def uses(artifacts: Artifacts, recipe: str, identifier: str) -> list[dict[str, A
     found = []
     for checkpoint, sequences in trained(artifacts, recipe):
         packed = Packed(sequences.path / "train", artifacts.root.parent / "cache")
-        numbers = packed.number_of(identifier)
-        spans = np.concatenate([packed.of_document(number) for number in numbers]) if numbers else np.empty((0, 6), np.int64)
+        numbers = packed.documents.numbers(pl.DataFrame({"id": [identifier]}))
+        spans = packed.of_documents(numbers["document"].to_numpy())
         for run in readings(checkpoint, packed.folder) if len(spans) else ():
             times = run.times(spans[:, 0])
             if times.any():
@@ -154,7 +153,7 @@ def step(artifacts: Artifacts, recipe: str, number: int) -> pl.DataFrame:
         if not 1 <= number <= run.steps:
             raise MidtrainError(f"the run of {recipe} had steps 1 to {run.steps}; there is no step {number}")
         spans = pl.DataFrame(packed.of_sequences(run.sequences(number)), schema=list(SPAN_COLUMNS))
-        named = packed.described(spans["document"].to_numpy()).cast({"document": pl.Int64})
+        named = packed.documents.described(spans["document"].to_numpy()).rename({"component": "component_name"})
         rows = spans.join(named, on="document", how="left").sort("sequence", "start")
         shown = rows.select("id", "source", "component_name", "sequence", "start", tokens="length")
         parts.append(shown.with_columns(run=pl.lit(run.run)) if run.run else shown)

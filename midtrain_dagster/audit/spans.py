@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from midtrain_dagster.artifacts import Artifact
+from midtrain_dagster.audit.packed_documents import PackedDocuments
 from midtrain_dagster.sequences import SPAN_COLUMNS
-from midtrain_dagster.tables import database
 
 SEQUENCE, DOCUMENT = SPAN_COLUMNS.index("sequence"), SPAN_COLUMNS.index("document")
 FEW = 200_000  # spans that are looked through as they are
@@ -30,40 +30,19 @@ class Packed:
         self.spans: np.ndarray = np.load(folder / "spans.npy", mmap_mode="r")  # (spans, 6) with SPAN_COLUMNS
         about = json.loads((folder / "sequences.json").read_text())
         self.length, self.digest = int(about["length"]), str(about["digest"])
+        self.documents = PackedDocuments(folder / "documents.parquet", cache)
 
-    def number_of(self, identifier: str) -> list[int]:
-        """Row numbers in documents.parquet under which a document was packed: one, or none."""
-        query = f"select file_row_number from {self._documents()} where id = ?"
-        with database() as con:
-            return [int(row[0]) for row in con.execute(query, [identifier]).fetchall()]
-
-    def numbers_of(self, identifiers: pl.DataFrame) -> pl.DataFrame:
-        """`id`, `document` of those of a frame's ids that were packed."""
-        with database() as con:
-            con.register("asked", identifiers.select("id").unique().to_arrow())
-            query = (
-                f"select id, file_row_number as document from {self._documents()} semi join asked using (id) order by document"
-            )
-            return con.sql(query).pl()
-
-    def described(self, numbers: np.ndarray) -> pl.DataFrame:
-        """`document`, id, text_hash, source and component_name of some row numbers."""
-        with database() as con:
-            con.register("asked", pl.DataFrame({"document": np.unique(numbers)}).to_arrow())
-            return con.sql(
-                "select file_row_number as document, id, text_hash, source, component as component_name "
-                f"from {self._documents()} semi join asked on file_row_number = asked.document order by document"
-            ).pl()
-
-    def _documents(self) -> str:
-        return "read_parquet('" + str(self.folder / "documents.parquet").replace("'", "''") + "', file_row_number=true)"
-
-    def of_document(self, number: int) -> np.ndarray:
-        """The spans of one document, (n, 6), in the order of the sequences."""
+    def of_documents(self, numbers: np.ndarray) -> np.ndarray:
+        """The spans of some documents by their row numbers, (n, 6), in the order of the sequences."""
         if len(self.spans) <= FEW:
-            return np.asarray(self.spans[self.spans[:, DOCUMENT] == number])
+            return np.asarray(self.spans[np.isin(self.spans[:, DOCUMENT], numbers)])
         rows, first = self.index()
-        return np.asarray(self.spans[np.sort(rows[first[number] : first[number + 1]])])
+        wanted = np.unique(numbers)
+        wanted = wanted[wanted < len(first) - 1]
+        begins = np.asarray(first[wanted])
+        counts = np.asarray(first[wanted + 1]) - begins
+        places = np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        return np.asarray(self.spans[np.sort(rows[places])])
 
     def of_sequences(self, sequences: np.ndarray) -> np.ndarray:
         """The spans of some sequences, (n, 6)."""
@@ -71,20 +50,6 @@ class Packed:
         low, high = np.searchsorted(column, sequences), np.searchsorted(column, sequences + 1)
         parts = [np.asarray(self.spans[a:b]) for a, b in zip(low, high, strict=True)]
         return np.concatenate(parts) if parts else np.empty((0, len(SPAN_COLUMNS)), np.int64)
-
-    def of_documents(self, numbers: np.ndarray) -> np.ndarray:
-        """The spans of many documents, (n, 6): one pass over all spans."""
-        wanted = np.zeros(1 + max(int(numbers.max(initial=0)), self._last()), bool)
-        wanted[numbers] = True
-        parts = []
-        for begin in range(0, len(self.spans), BLOCK):
-            block = self.spans[begin : begin + BLOCK]
-            parts.append(np.asarray(block[wanted[block[:, DOCUMENT]]]))
-        return np.concatenate(parts) if parts else np.empty((0, len(SPAN_COLUMNS)), np.int64)
-
-    def _last(self) -> int:
-        blocks = (self.spans[begin : begin + BLOCK, DOCUMENT] for begin in range(0, len(self.spans), BLOCK))
-        return max((int(block.max()) for block in blocks), default=0)
 
     def index(self) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of spans sorted by document; and where each document begins among them, one more than documents."""
@@ -96,11 +61,12 @@ class Packed:
     def _make_index(self, place: Path) -> None:
         """A counting sort: two passes, and memory for one number a span and one a document."""
         place.mkdir(parents=True, exist_ok=True)
-        counts = np.zeros(self._last() + 2, np.int64)
+        counts = np.zeros(0, np.int64)
         for begin in range(0, len(self.spans), BLOCK):
-            found = np.bincount(self.spans[begin : begin + BLOCK, DOCUMENT])
-            counts[1 : 1 + len(found)] += found
-        first = np.cumsum(counts)
+            found = np.bincount(self.spans[begin : begin + BLOCK, DOCUMENT], minlength=len(counts))
+            found[: len(counts)] += counts
+            counts = found
+        first = np.concatenate([[0], np.cumsum(counts)])
         kind = np.uint32 if len(self.spans) < 1 << 32 else np.int64
         partial = place / f"rows-{os.getpid()}.npy"
         rows = np.lib.format.open_memmap(partial, mode="w+", dtype=kind, shape=(len(self.spans),))

@@ -131,7 +131,7 @@ def held(name: str, artifact: Artifact, files: list[Path], found: pl.DataFrame) 
 def seen(recipe: str, checkpoint: Artifact, sequences: Artifact, found: pl.DataFrame) -> list[dict[str, Any]]:
     """How often a checkpoint's training read any of the documents, and how many tokens that were."""
     packed = Packed(sequences.path / "train", sequences.path.parents[3] / "cache")
-    numbers = packed.numbers_of(found)
+    numbers = packed.documents.numbers(found)
     if not len(numbers):
         return []
     spans = packed.of_documents(numbers["document"].to_numpy())

@@ -14,7 +14,7 @@ from midtrain_dagster.mix.choose import Supply, supplies
 from midtrain_dagster.mix.tokens import TokenStore, marked
 from midtrain_dagster.progress import Progress
 from midtrain_dagster.recipes.mixture import Packing
-from midtrain_dagster.sequences import Sequences, SequenceWriter
+from midtrain_dagster.sequences import DOCUMENTS_GROUP, Sequences, SequenceWriter
 
 BLOCK_TOKENS = 1 << 22
 
@@ -60,7 +60,7 @@ def pack(
     if progress:
         progress.total = float(spans[:, 2].sum())
     _write(spans, table, used, store, partial, settings, components, progress)
-    _documents(table, used).write_parquet(partial / "documents.parquet")
+    _documents(table, used).write_parquet(partial / "documents.parquet", row_group_size=DOCUMENTS_GROUP)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     sequences = Sequences.open(out)

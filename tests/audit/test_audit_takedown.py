@@ -185,11 +185,11 @@ def test_the_index_answers_as_a_look_at_every_span_does(tmp_path: Path, monkeypa
     many[:, 0], many[:, 4] = np.sort(rng.integers(0, 900, 5000)), rng.integers(0, 700, 5000)
     np.save(folder / "spans.npy", many)
     packed = Packed(folder, tmp_path / "cache")
-    plain = {number: packed.of_document(number) for number in (0, 13, 699)}
+    plain = {number: packed.of_documents(np.asarray([number])) for number in (0, 13, 699)}
     monkeypatch.setattr(spans, "FEW", 0)
     monkeypatch.setattr(spans, "BLOCK", 999)
     for number, rows in plain.items():
-        assert np.array_equal(packed.of_document(number), rows)
+        assert np.array_equal(packed.of_documents(np.asarray([number])), rows)
         assert len(rows)
     wanted = np.asarray([13, 699])
     assert len(packed.of_documents(wanted)) == len(plain[13]) + len(plain[699])
