@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.measure import measured
-from assets.outcome import AUTOMATION, OWNERS, of_table, plot, progress
+from assets.outcome import AUTOMATION, OWNERS, bars, of_table, progress
 from midtrain_dagster.clean.clean import clean
 from midtrain_dagster.code import code_version
 from midtrain_dagster.project.project import Project
@@ -61,25 +61,17 @@ def clean_documents(source: str, project: Project) -> dg.AssetsDefinition:
             base=fingerprint(code_version("clean"), project.cleaning.model_dump(mode="json")),
             work=work,
         )
-        return of_table(context, lake.tables, TABLE, refreshed, {"languages": plot(languages(lake, source))})
+        return of_table(
+            context, lake.tables, TABLE, refreshed, {"languages": bars(languages(lake, source), "documents", rows=8)}
+        )
 
     return asset
 
 
-def languages(lake: Lake, source: str) -> object:
-    """Bars of the commonest languages of a source."""
-    from matplotlib.figure import Figure
-
-    counts = (
-        lake.tables.scan(TABLE, source).group_by("language").len().sort("len", "language", descending=[True, False]).collect()
-    )
-    figure = Figure(figsize=(4, 2.2))
-    axes = figure.subplots()
-    shown = counts.head(8)
-    axes.barh([name or "unknown" for name in shown["language"]][::-1], shown["len"].to_list()[::-1])
-    axes.set_xlabel("documents")
-    axes.set_title(f"{source}: language")
-    return figure
+def languages(lake: Lake, source: str) -> pl.DataFrame:
+    """How many documents of a source are in which language, the commonest first."""
+    counts = lake.tables.scan(TABLE, source).group_by(pl.col("language").fill_null("unknown")).agg(documents=pl.len())
+    return counts.sort("documents", "language", descending=[True, False]).collect()
 
 
 def assets(project: Project) -> list[dg.AssetsDefinition]:

@@ -15,7 +15,7 @@ from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.recipes.selection import Rule, Selection
 from midtrain_dagster.refresh import Refreshed, fingerprint
 from midtrain_dagster.select.select import select
-from midtrain_dagster.tables import Tables, database
+from midtrain_dagster.tables import Tables, session
 from midtrain_dagster.withdrawals import enforce
 from resources.lake import Lake
 
@@ -105,39 +105,39 @@ def relations(
     gone = pl.DataFrame(schema=CUTS_SCHEMA) if taken is None else taken
     con.register("cut_documents", gone.select("id", "text_hash", "left").unique().to_arrow())
     con.execute(
-        f"create view documents as select id, d.text_hash, source, domain, format, language, url, license, created, "
-        f"coalesce(c.left, length(text))::bigint as characters from {of('clean_documents')} d "
-        "left join cut_documents c using (id, text_hash)"
+        f"create temp view documents as select id, d.text_hash, source, domain, format, d.language, url, license, created, "
+        f"coalesce(c.left, q.characters)::bigint as characters from {of('clean_documents')} d "
+        f"left join {of('quality_signals')} q using (id, text_hash, source) left join cut_documents c using (id, text_hash)"
     )
     spans = of("sensitive_spans") if held("sensitive_spans") else "(select null::varchar as id where false)"
     repeated = f"left join {of('repeated_text')} r using (id, text_hash)" if held("repeated_text") else ""
     con.execute(
-        f"create view signals as select q.* exclude (source, characters, language), coalesce(s.found, 0) as sensitive"
+        f"create temp view signals as select q.* exclude (source, characters, language), coalesce(s.found, 0) as sensitive"
         f"{', r.* exclude (id, text_hash, source)' if repeated else ''} from {of('quality_signals')} q "
         f"left join (select id, count(*) as found from {spans} group by id) s using (id) {repeated}"
     )
     if held("duplicate_clusters"):
         semantic = f"left join {of('semantic_clusters')} s using (id, text_hash)" if held("semantic_clusters") else ""
         con.execute(
-            f"create view clusters as select c.id, c.text_hash, exact_cluster as exact, near_cluster as near"
+            f"create temp view clusters as select c.id, c.text_hash, exact_cluster as exact, near_cluster as near"
             f"{', semantic_cluster as semantic' if semantic else ''} from {of('duplicate_clusters')} c {semantic}"
         )
     if held("document_ratings"):
         together = coordinated and held(COORDINATED)
         beside = f"left join (select * exclude (source) from {of(COORDINATED)}) c using (id, text_hash)" if together else ""
-        con.execute(f"create view ratings as select * exclude (source) from {of('document_ratings')} {beside}")
+        con.execute(f"create temp view ratings as select * exclude (source) from {of('document_ratings')} {beside}")
     if held("contamination_matches"):
         pairs = [*((id, None) for id in sorted(allowed.documents)), *sorted(allowed.pairs)]
         exceptions = pl.DataFrame(pairs, schema={"id": pl.String, "question_id": pl.String}, orient="row")
         con.register("exceptions", exceptions.to_arrow())
         con.execute(
-            f"create view matches as select id, text_hash, question_id, score from {of('contamination_matches')} m "
+            f"create temp view matches as select id, text_hash, question_id, score from {of('contamination_matches')} m "
             f"where method = '{method}' and id not in (select id from cut_documents) and not exists (select 1 from exceptions e "
             "where e.id = m.id and coalesce(e.question_id, m.question_id) = m.question_id)"
         )
     elif tables.exists("contamination_matches"):
         empty = "'' as id, '' as text_hash, '' as question_id, 0.0::double as score"
-        con.execute(f"create view matches as select {empty} where false")
+        con.execute(f"create temp view matches as select {empty} where false")
 
 
 def before(curation: Curation, step: Step, source: str, sources: tuple[str, ...], rated: bool) -> list[list[str]]:
@@ -159,7 +159,7 @@ def passing(lake: Lake, curation: Curation, step: Step, source: str, method: str
         return None
     if not lake.tables.files("clean_documents", source=source):
         return pl.DataFrame(schema={"id": pl.String})
-    with database() as con:
+    with session() as con:
         relations(con, lake.tables, [source], method)
         gate = Selection(rules=(Rule(name=f"gate of {step}", keep=condition),))
         return select(con, gate, 0).documents.filter(pl.col("kept")).select("id")

@@ -4,8 +4,9 @@ import dagster as dg
 import polars as pl
 
 from assets.measure import measured
-from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, plot
+from assets.outcome import AUTOMATION, OWNERS, bars, markdown, of_table
 from assets.reading import ATTRIBUTES, COORDINATED, CUTS, HELD_OUT, allow_list, cuts_of, decisive_matches, relations, with_cuts
+from midtrain_dagster.amend import Amendment, amended
 from midtrain_dagster.clean.rules import RULESETS
 from midtrain_dagster.code import code_version
 from midtrain_dagster.decontaminate.allow_list import AllowList, read_allow_list
@@ -16,7 +17,7 @@ from midtrain_dagster.recipes.selection import Contamination, Rule, Selection
 from midtrain_dagster.refresh import Refreshed, fingerprint, whole
 from midtrain_dagster.select.funnel import funnel
 from midtrain_dagster.select.select import select
-from midtrain_dagster.tables import Tables, database
+from midtrain_dagster.tables import Record, Tables, session
 from resources.lake import Lake
 
 GROUP = "select"
@@ -88,7 +89,7 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         present = [name for name in ("clean_documents", *measured_by) if tables.exists(name)]
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            with database() as con:
+            with session() as con:
                 relations(con, tables, names, settings.method, allowed, cuts_of(lake, recipe.name), bool(project.coordinated))
                 chosen = select(con, selection, recipe.seed, rulesets())
             kept = chosen.documents.filter(pl.col("kept"))
@@ -100,7 +101,12 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
                 "query": chosen.query,
             }
 
-        refreshed = whole(
+        def amend(last: Record) -> Amendment:
+            rows, about = work()
+            before = tables.scan(f"{TABLE}/{recipe.name}").select("id").collect()["id"]
+            return Amendment(rows, before, about)
+
+        refreshed = amended(
             tables,
             asset=context.asset_key.to_user_string(),
             name=f"{TABLE}/{recipe.name}",
@@ -114,7 +120,7 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             ),
             inputs={f"{table}/{name}": digest_of(tables, table, name) for table in present for name in names},
             reads={name: tables.version(name) for name in (*present, *([f"{CUTS}/{recipe.name}"] if taken else []))},
-            source=None,
+            amend=amend,
             work=work,
         )
         refreshed = refreshed._replace(digest=with_cuts(lake, recipe.name, refreshed.digest))
@@ -125,8 +131,7 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
             f"{TABLE}/{recipe.name}",
             refreshed,
             {
-                "drop funnel": plot(drawn(left)),
-                "left out": markdown(left, 60),
+                "kept and left out": bars(left, "characters", "source", 60),
                 "cut out": markdown(
                     cuts_of(lake, recipe.name).select("id", "source", "reason", "benchmark", "start", "end", "left"), 60
                 ),
@@ -201,25 +206,6 @@ def digest_of(tables: Tables, table: str, source: str) -> str:
 ACROSS = ("duplicate_clusters", "semantic_clusters", COORDINATED)
 # Tables that another asset writes beside its own.
 BESIDE = {"quality_signals": "clean_documents", "sensitive_spans": "clean_documents"}
-
-
-def drawn(left: pl.DataFrame) -> object:
-    """The funnel: characters kept and left out, by source and rule."""
-    from matplotlib.figure import Figure
-
-    sources = left["source"].unique().sort().to_list()
-    rules = left.group_by("rule").agg(pl.col("characters").sum()).sort("characters", descending=True)["rule"].to_list()
-    figure = Figure(figsize=(7, 0.5 * len(sources) + 1.6))
-    axes = figure.subplots()
-    begin = dict.fromkeys(sources, 0.0)
-    for rule in rules:
-        amounts = dict(left.filter(pl.col("rule") == rule).select("source", "characters").iter_rows())
-        widths = [amounts.get(source, 0) / 1e6 for source in sources]
-        axes.barh(sources, widths, left=[begin[s] for s in sources], label=rule)
-        begin = {s: begin[s] + w for s, w in zip(sources, widths, strict=True)}
-    axes.set_xlabel("million characters")
-    axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return figure
 
 
 def assets(project: Project, recipes: list[Recipe]) -> list[dg.AssetsDefinition]:
