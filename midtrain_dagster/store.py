@@ -99,6 +99,12 @@ class Store:
 
         return {meta["path"]: int(meta["size"]) for batch in obstore.list(self._store) for meta in batch}
 
+    def changed(self, path: str) -> float:
+        """When an object was last written, in Unix seconds."""
+        import obstore
+
+        return float(obstore.head(self._store, path)["last_modified"].timestamp())
+
     def folders(self, prefix: str) -> list[str]:
         """Names directly under a folder that hold further objects, sorted."""
         import obstore

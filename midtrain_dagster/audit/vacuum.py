@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from midtrain_dagster.artifacts import Artifact, Artifacts
 from midtrain_dagster.staging import LEFT
+from midtrain_dagster.store import Store
 from midtrain_dagster.tables import Tables
 
 FOREVER = ("midtrained_checkpoint",)  # what an audit is asked about; removed by people alone
@@ -19,6 +20,7 @@ class Plan(NamedTuple):
     """What a vacuum would remove."""
 
     files: dict[str, list[str]]  # table → data files that no kept version needs
+    strays: dict[str, list[str]]  # table → data files that no version ever had: a run was killed before its commit
     artifacts: list[tuple[str, str]]  # name, fingerprint
     left: list[Path]  # directories that killed runs left
     kept_versions: dict[str, list[int]]
@@ -31,7 +33,7 @@ def plan(tables: Tables, artifacts: Artifacts, names: Iterable[str], days: float
     these was made from, table versions and artifacts, down to the sources.
     """
     now = time.time() if now is None else now
-    before = now - days * DAY
+    before, old = now - days * DAY, now - max(days, 1.0) * DAY  # old: no run that is going on has written it
     every = [(n, a) for n in artifacts.names() for f in artifacts.fingerprints(n) if (a := artifacts.recorded(n, f))]
     kept = {artifact.path for name, artifact in every if _stays(artifacts, name, artifact, before)}
     needed: dict[str, set[int]] = {}
@@ -42,11 +44,13 @@ def plan(tables: Tables, artifacts: Artifacts, names: Iterable[str], days: float
     for name in present:
         _newest(tables, name, needed, before)
     files = {name: _unneeded(tables, name, needed[name]) for name in present}
+    strays = {name: _strays(tables, name, old) for name in present}
     gone = [(name, artifact.fingerprint) for name, artifact in every if artifact.path not in kept]
-    left = _abandoned(artifacts, tables, now - max(days, 1.0) * DAY)
-    local = [Path(file) for found in files.values() for file in found] + [artifacts.root.joinpath(*one) for one in gone] + left
+    left = _abandoned(artifacts, tables, old)
+    named = [file for found in (*files.values(), *strays.values()) for file in found]
+    local = [Path(file) for file in named] + [artifacts.root.joinpath(*one) for one in gone] + left
     size = sum(map(_size, local)) + _stored(artifacts, gone)
-    return Plan(files, gone, left, {name: sorted(needed[name]) for name in present}, size)
+    return Plan(files, strays, gone, left, {name: sorted(needed[name]) for name in present}, size)
 
 
 def carry_out(tables: Tables, artifacts: Artifacts, found: Plan) -> None:
@@ -55,6 +59,9 @@ def carry_out(tables: Tables, artifacts: Artifacts, found: Plan) -> None:
         artifacts.remove(name, fingerprint)
     for path in found.left:
         shutil.rmtree(path, ignore_errors=True)
+    for name, files in found.strays.items():
+        for file in files:
+            _remove(tables, name, file)
     for name, files in found.files.items():
         if files:
             tables.open(name).vacuum(
@@ -110,6 +117,30 @@ def _unneeded(tables: Tables, name: str, versions: set[int]) -> list[str]:
     return named if "://" in tables.root else [file for file in named if Path(file).exists()]
 
 
+def _strays(tables: Tables, name: str, before: float) -> list[str]:
+    """Data files that are old and that the log does not speak of."""
+    table = tables.open(name)
+    unused, once = (
+        table.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False, full=full) for full in (True, False)
+    )
+    found = sorted(f"{tables.uri(name)}/{file}" for file in set(unused) - set(once))
+    return [file for file in found if _changed(tables, name, file) < before]
+
+
+def _changed(tables: Tables, name: str, file: str) -> float:
+    """When a data file was last written, in Unix seconds."""
+    if "://" not in tables.root:
+        return Path(file).stat().st_mtime
+    return Store(tables.uri(name), tables.storage_options).changed(file.removeprefix(f"{tables.uri(name)}/"))
+
+
+def _remove(tables: Tables, name: str, file: str) -> None:
+    if "://" not in tables.root:
+        Path(file).unlink(missing_ok=True)
+    else:
+        Store(tables.uri(name), tables.storage_options).remove(file.removeprefix(f"{tables.uri(name)}/"))
+
+
 def _abandoned(artifacts: Artifacts, tables: Tables, before: float) -> list[Path]:
     """What killed runs left and nobody went on with."""
     staged = [] if "://" in tables.root else Path(tables.root).glob(f"{LEFT}*")
@@ -135,5 +166,6 @@ def told(found: Plan) -> dict[str, Any]:
     return {
         "artifacts": [*("/".join(one) for one in found.artifacts), *map(str, found.left)],
         "files": {name: len(files) for name, files in found.files.items() if files},
+        "strays": {name: len(files) for name, files in found.strays.items() if files},
         "bytes": found.bytes,
     }

@@ -25,7 +25,7 @@ def vacuum(
     kept = project.operations.retention.days if days is None else days
     found = plan(lake.tables, lake.artifacts, lake.tables.names(), kept)
     answer = {"days": kept, **told(found), "removed": not dry_run}
-    files = sum(answer["files"].values())
+    files = sum((*answer["files"].values(), *answer["strays"].values()))
     verb = "would remove" if dry_run else "removes"
     console.say(
         f"{verb} {len(found.artifacts) + len(found.left):,} artifacts and {files:,} files of tables: {found.bytes / 1e6:,.1f} MB"

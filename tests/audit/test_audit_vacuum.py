@@ -103,3 +103,16 @@ def test_what_a_killed_run_left_goes_when_it_is_old(days: Days) -> None:
         partial.mkdir(parents=True)
     assert not left & set(plan(days.tables, days.artifacts, NAMES, days=0).left)
     assert left <= set(plan(days.tables, days.artifacts, NAMES, days=0, now=LATER).left)
+
+
+def test_files_that_a_killed_run_moved_in_and_did_not_commit_go_when_they_are_old(days: Days) -> None:
+    table = Path(days.tables.uri("raw_documents"))
+    stray = table / "source=web" / "part-00000-stray.parquet"
+    stray.write_bytes(Path(days.tables.files("raw_documents")[0]).read_bytes())
+    assert not any(plan(days.tables, days.artifacts, NAMES, days=0).strays.values())
+    found = plan(days.tables, days.artifacts, NAMES, days=30, now=LATER)
+    assert found.strays == {"raw_documents": [str(stray)], "clean_documents": []}
+    carry_out(days.tables, days.artifacts, found)
+    assert not stray.exists()
+    assert not any(plan(days.tables, days.artifacts, NAMES, days=30, now=LATER).strays.values())
+    assert days.tables.read("raw_documents")["text"][0].startswith("day 5")
