@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Final
 
@@ -40,10 +41,28 @@ def has_model(rater: RaterSettings) -> bool:
     return not isinstance(rater, FastTextRater | DsirRater)
 
 
+OPENED: dict[str, tuple[str, Rater]] = {}  # of this process, by name: what each was made from, and the rater
+
+
 def opened(rater: RaterSettings, lake: Lake, embedder: Embedder, gpu: Gpu) -> Rater:
-    """A rater of the project, ready to score; a model on this machine's accelerator where it has one."""
+    """A rater of the project, ready to score; a model is loaded once a process, on this machine's accelerator where it has one."""
     learnt = lake.artifacts.current(f"rater/{rater.name}").path / FILE[rater.kind] if learns(rater) else None
-    return make(located(rater, lake), embedder, learnt, gpu.device if has_model(rater) else "cpu")
+    settings = located(rater, lake)
+    made_from = fingerprint(settings.model_dump(mode="json"), learnt, stamps(settings), embedder.version)
+    if OPENED.get(rater.name, ("",))[0] != made_from:
+        device = gpu.device if has_model(rater) else "cpu"
+        OPENED[rater.name] = made_from, make(settings, embedder, learnt, device)
+    return OPENED[rater.name][1]
+
+
+def stamps(rater: RaterSettings) -> list[tuple[str, int, int]]:
+    """Name, size and time of a model's files, where they are on this machine."""
+    model = getattr(rater, "model", None)
+    if model is None:
+        return []
+    place = Path(model)
+    files = sorted(place.iterdir()) if place.is_dir() else [place] if place.is_file() else []
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def located(rater: RaterSettings, lake: Lake) -> RaterSettings:
@@ -55,19 +74,14 @@ def located(rater: RaterSettings, lake: Lake) -> RaterSettings:
     return rater.model_copy(update={"model": type(model)(lake.root / model)}) if there else rater
 
 
-OPENED: dict[tuple[str, str], Rater] = {}  # of this process, by name and version: a model is loaded once a machine
-
-
 def scored(
     wanted: Sequence[tuple[RaterSettings, str]], lake: Lake, embedder: Embedder, gpu: Gpu, documents: pl.DataFrame
 ) -> pl.DataFrame:
     """Ratings of a shard by some raters of these versions, on whichever machine this runs."""
-    raters = []
-    for settings, version in wanted:
-        rater = OPENED.get((settings.name, version)) or opened(settings, lake, embedder, gpu)
+    raters = [opened(settings, lake, embedder, gpu) for settings, _ in wanted]
+    for rater, (_, version) in zip(raters, wanted, strict=True):
         if rater.version != version:
             raise MidtrainError(f"rater {rater.name}: this machine has version {rater.version}, wanted is {version}")
-        raters.append(OPENED.setdefault((rater.name, version), rater))
     return rate(documents, raters)
 
 
@@ -102,7 +116,6 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         gpu: dg.ResourceParam[Gpu],
     ) -> dg.MaterializeResult:
         raters = {entry.name: opened(entry, lake, embedder, gpu) for entry in project.raters}
-        OPENED.update({(name, rater.version): rater for name, rater in raters.items()})
         journal = Journal(lake.cache_path("ratings") / source)
 
         @cache

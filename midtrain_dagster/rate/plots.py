@@ -31,6 +31,8 @@ def scores(ratings: pl.DataFrame, raters: Sequence[str], across: int = 4) -> Any
         panel.hist(ratings[rater].drop_nulls().to_list(), bins=30)
         panel.set_title(rater, fontsize=9)
         panel.tick_params(labelsize=7)
+        panel.ticklabel_format(axis="x", useOffset=False)
+        panel.locator_params(axis="x", nbins=4)
     for panel in list(panels.flat)[len(raters) :]:
         panel.axis("off")
     for row in panels:

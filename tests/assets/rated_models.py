@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def save_models(root: Path) -> None:
+def save_models(root: Path, seed: int = 0) -> None:
     """A language model, a classifier, and a regression as FineWeb-Edu's is laid out, over four words, with random weights."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -15,7 +15,7 @@ def save_models(root: Path) -> None:
         PreTrainedTokenizerFast,
     )
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     inner = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "the": 2, "Notebook": 3}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]")

@@ -13,6 +13,7 @@ from small_project import write_project
 
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.project import project as projects
+from midtrain_dagster.rate import perplexity
 from midtrain_dagster.rate.coordinate import rank_aggregate
 from midtrain_dagster.rate.fasttext import FastText
 from resources.lake import Lake
@@ -124,6 +125,31 @@ def test_a_rating_that_was_cut_short_goes_on_where_it_stopped(project: Path, mon
     assert ratings["codelike"].null_count() == 0
     assert sorted(seen) == sorted(ratings["id"])  # each once
     assert not list(lake.cache_path("ratings").rglob("*.parquet"))
+
+
+def test_a_model_is_loaded_once_for_all_sources_and_anew_where_its_files_change(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_models(project.parent / "models")
+    values = yaml.safe_load(project.read_text()) | {"generators": []}
+    values["raters"] = [rater for rater in RATERS if rater["kind"] == "perplexity"]
+    project.write_text(yaml.safe_dump(values, sort_keys=False))
+    loaded: list[str] = []
+    plain = perplexity._load
+    monkeypatch.setattr(perplexity, "_load", lambda model, device: (loaded.append(model), plain(model, device))[1])
+    keys = [
+        f"{stage}/{source}"
+        for stage in ("raw_documents", "clean_documents", "document_ratings")
+        for source in ("prose", "code")
+    ]
+    materialized(project, keys)
+    assert len(loaded) == 1
+    before = Lake(project.parent, "lake").tables.read("document_ratings")
+    save_models(project.parent / "models", seed=1)
+    materialized(project, keys)
+    assert len(loaded) == 2
+    after = Lake(project.parent, "lake").tables.read("document_ratings")
+    assert set(after["surprise_version"]).isdisjoint(before["surprise_version"])
 
 
 def test_models_share_the_accelerator_with_no_training(project: Path) -> None:
