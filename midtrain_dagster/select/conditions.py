@@ -149,7 +149,8 @@ def _column(names: list[str], schemas: Schemas, condition: str, where: str) -> t
         if table not in schemas:
             raise MidtrainError(f"{where}: {condition!r} needs {TABLES[table]}, which were not given")
         if name not in schemas[table]:
-            known = ", ".join(sorted(schemas[table])) or "none"
+            aside = {"text_hash", *(f"{rater}_version" for rater in schemas[table])}
+            known = ", ".join(sorted(set(schemas[table]) - aside)) or "none"
             raise MidtrainError(f"{where}: {TABLES[table]} have no column {name}; there are: {known}")
         return Column(table, name), rest
     holders = [table for table in TABLES if names[0] in schemas.get(table, {})]

@@ -16,7 +16,7 @@ SETTING = re.compile(r"\s*(?P<path>[a-z_]+(?:\.[\w -]+)*)\s*=(?!=)(?P<value>.*)"
 def changed(selection: Selection, changes: Iterable[str]) -> Selection:
     """The selection with each change applied in turn.
 
-    `rate.X>=V` or `rate.X<=V` moves that rater's threshold; `path.to.setting=VALUE` (VALUE in YAML) sets a setting, where
+    `rate.X>=V` or `rate.X<=V` moves that rater's threshold, `ratings.X=null` drops it; `path.to.setting=VALUE` (VALUE in YAML) sets a setting, where
     `rules.NAME=CONDITION` means the rule of that name; anything else is a condition that becomes one more rule.
     Raises MidtrainError when the result is no valid selection.
     """
@@ -63,4 +63,7 @@ def _set(values: dict[str, Any], path: list[str], text: str, change: str) -> Non
         values = values[part]
         if not isinstance(values, dict):
             raise MidtrainError(f"--set {change}: {part} is a list; change it in the selection's file")
-    values[path[-1]] = value
+    if value is None and path[:-1] == ["ratings"]:
+        values.pop(path[-1], None)
+    else:
+        values[path[-1]] = value

@@ -32,6 +32,7 @@ def test_changes_move_thresholds_settings_and_rules():
     assert after.contamination == Contamination(score=0.3)
     assert [rule.keep for rule in after.rules] == ["words>=100", "language = 'en'"]
     assert changed(before, ["contamination=null"]).contamination is None
+    assert changed(before, ["ratings.edu=null"]).ratings == {}
     assert changed(before, ["quality=[gopher, c4]"]).quality == ("gopher", "c4")
 
 

@@ -8,7 +8,7 @@ from midtrain_dagster.select.conditions import Column, resolve
 SCHEMAS = {
     "document": {"id": "VARCHAR", "language": "VARCHAR", "domain": "VARCHAR", "metadata": "VARCHAR", "url": "VARCHAR"},
     "signal": {"words": "BIGINT", "language": "VARCHAR", "größe": "DOUBLE", "shared": "INTEGER"},
-    "rate": {"edu": "FLOAT", "shared": "FLOAT"},
+    "rate": {"edu": "FLOAT", "edu_version": "VARCHAR", "shared": "FLOAT"},
     "match": {"score": "DOUBLE", "questions": "BIGINT"},
 }
 
