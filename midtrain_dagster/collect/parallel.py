@@ -10,7 +10,7 @@ from midtrain_dagster.shards import Engine
 A = TypeVar("A")
 B = TypeVar("B")
 
-CHUNK = 32  # items sent to a worker at a time
+CHUNK = 8  # items sent to a worker at a time: fewer, and the last chunk keeps one core busy and the others idle for less long
 CHUNK_BYTES = 4 << 20  # or fewer, where they are large
 AHEAD = 4  # chunks a worker that wait or are being worked on
 
