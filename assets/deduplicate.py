@@ -254,7 +254,7 @@ def semantic(project: Project) -> dg.AssetsDefinition:
         )
 
         def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            present = lake.tables.read(VECTORS).filter(pl.col("source").is_in(list(project.document_sources)))
+            present = (part for source in project.document_sources for part in lake.tables.pieces(VECTORS, source).read())
             found = of_all(clusters, semantic_clusters(present, project.deduplication))
             again = int((found["semantic_cluster"].is_duplicated()).sum())
             return found, {"documents with a semantic duplicate": again}
@@ -263,7 +263,7 @@ def semantic(project: Project) -> dg.AssetsDefinition:
             lake.tables,
             asset=SEMANTIC,
             name=SEMANTIC,
-            base=fingerprint(base, project.deduplication.semantic),
+            base=fingerprint(base, project.deduplication.semantic, project.deduplication.semantic_exact),
             inputs={**{source: refresh.digest for source, refresh in done.items()}, TABLE: digest(clusters)},
             reads={VECTORS: lake.tables.version(VECTORS)},
             source=None,

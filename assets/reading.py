@@ -8,6 +8,7 @@ import polars as pl
 from midtrain_dagster.decontaminate.allow_list import NOTHING, AllowList
 from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, without
 from midtrain_dagster.decontaminate.decide import decisive
+from midtrain_dagster.deduplicate.passages import SHARES
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Curation, Step
 from midtrain_dagster.recipes.decontamination import Decontamination
@@ -104,6 +105,7 @@ def relations(
 
     gone = pl.DataFrame(schema=CUTS_SCHEMA) if taken is None else taken
     con.register("cut_documents", gone.select("id", "text_hash", "left").unique().to_arrow())
+    con.register("cut_matches", gone.filter(pl.col("reason") == "contamination").select("id").unique().to_arrow())
     con.execute(
         f"create temp view documents as select id, d.text_hash, source, domain, format, d.language, url, license, created, "
         f"coalesce(c.left, q.characters)::bigint as characters from {of('clean_documents')} d "
@@ -113,7 +115,7 @@ def relations(
     repeated = f"left join {of('repeated_text')} r using (id, text_hash)" if held("repeated_text") else ""
     con.execute(
         f"create temp view signals as select q.* exclude (source, characters, language), coalesce(s.found, 0) as sensitive"
-        f"{', r.* exclude (id, text_hash, source)' if repeated else ''} from {of('quality_signals')} q "
+        f"{''.join(f', r.{name}' for name in SHARES) if repeated else ''} from {of('quality_signals')} q "
         f"left join (select id, count(*) as found from {spans} group by id) s using (id) {repeated}"
     )
     if held("duplicate_clusters"):
@@ -132,7 +134,7 @@ def relations(
         con.register("exceptions", exceptions.to_arrow())
         con.execute(
             f"create temp view matches as select id, text_hash, question_id, score from {of('contamination_matches')} m "
-            f"where method = '{method}' and id not in (select id from cut_documents) and not exists (select 1 from exceptions e "
+            f"where method = '{method}' and id not in (select id from cut_matches) and not exists (select 1 from exceptions e "
             "where e.id = m.id and coalesce(e.question_id, m.question_id) = m.question_id)"
         )
     elif tables.exists("contamination_matches"):

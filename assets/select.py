@@ -10,10 +10,12 @@ from midtrain_dagster.amend import Amendment, amended
 from midtrain_dagster.clean.rules import RULESETS
 from midtrain_dagster.code import code_version
 from midtrain_dagster.decontaminate.allow_list import AllowList, read_allow_list
-from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, cuts
+from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, NOTHING_REPEATED, cuts
+from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA
+from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.recipe import Recipe
-from midtrain_dagster.recipes.selection import Contamination, Rule, Selection
+from midtrain_dagster.recipes.selection import Contamination, Passage, Rule, Selection
 from midtrain_dagster.refresh import Refreshed, fingerprint, whole
 from midtrain_dagster.select.funnel import funnel
 from midtrain_dagster.select.select import select
@@ -22,6 +24,7 @@ from resources.lake import Lake
 
 GROUP = "select"
 TABLE = "selected_documents"
+REPEATED = "repeated_text"
 
 
 def rulesets() -> dict[str, list[Rule]]:
@@ -42,8 +45,10 @@ def rulesets() -> dict[str, list[Rule]]:
 def selection_of(recipe: Recipe) -> Selection:
     """The recipe's selection, with its contamination threshold and the held-out documents as its last rule.
 
-    Whole duplicate clusters are held out, so that no near copy of a held-out document is trained on.
+    Whole duplicate clusters are held out, so that no near copy of a held-out document is trained on. A document of which cutting
+    leaves nothing is left out.
     """
+    nothing_left = Rule(name="repeated text", keep="document.characters > 0")
     held_out = Rule(
         name=HELD_OUT,
         keep=f"md5_number_lower(coalesce(cluster.near, document.id)) % {recipe.held_out.one_in} <> 0",
@@ -51,7 +56,7 @@ def selection_of(recipe: Recipe) -> Selection:
     return recipe.selection.model_copy(
         update={
             "contamination": Contamination(score=recipe.contamination_score),
-            "rules": (*recipe.selection.rules, held_out),
+            "rules": (*((nothing_left,) if repeated_cut(recipe) else ()), *recipe.selection.rules, held_out),
         }
     )
 
@@ -147,22 +152,37 @@ def exceptions(allowed: AllowList) -> list[str]:
     return sorted([*allowed.documents, *("\t".join(pair) for pair in allowed.pairs)])
 
 
+def repeated_cut(recipe: Recipe) -> tuple[Passage, ...]:
+    """Which repeated passages a recipe cuts."""
+    return recipe.selection.deduplication.cut if recipe.selection.deduplication else ()
+
+
 def cut_spans(lake: Lake, recipe: Recipe, names: list[str], excepted: list[str]) -> Refreshed | None:
     """Write what the recipe cuts out of documents; None where it cuts nothing and never did."""
     tables, settings, table = lake.tables, recipe.decontamination, f"{CUTS}/{recipe.name}"
-    if settings.action == "drop" and not tables.exists(table):
+    passages = repeated_cut(recipe)
+    if settings.action == "drop" and not passages and not tables.exists(table):
         return None
+    if passages and not tables.exists(REPEATED):
+        raise MidtrainError(
+            f"recipe {recipe.name} cuts repeated {' and '.join(passages)}, which were not looked for: "
+            "say `deduplication: {repeated: true}` in the project file and materialize repeated_text"
+        )
 
     def work() -> tuple[pl.DataFrame, dict[str, object]]:
-        if settings.action == "drop":
-            return pl.DataFrame(schema=CUTS_SCHEMA), {}
-        hits = decisive_matches(lake, recipe).filter(pl.col("source").is_in(names))
-        texts = tables.scan("clean_documents").select("id", "text_hash", "source", "text")
-        found = cuts(texts.filter(pl.col("id").is_in(hits["id"].unique().implode())).collect(), hits, settings.cutting)
+        hits = decisive_matches(lake, recipe) if settings.action == "cut" else pl.DataFrame(schema=MATCHES_SCHEMA)
+        found = pl.concat([CUTS_SCHEMA.to_frame(), *(of_source(source, hits) for source in names)]).sort("id", "start")
         removed = int((found["end"] - found["start"]).sum())
         return found, {"contaminated": hits["id"].n_unique(), "cut": found["id"].n_unique(), "characters cut": removed}
 
-    read = ("clean_documents", "contamination_matches")
+    def of_source(source: str, hits: pl.DataFrame) -> pl.DataFrame:
+        repeated = repeated_spans(tables, source, passages)
+        wanted = pl.concat([frame.select("id", "text_hash") for frame in (hits, repeated)]).unique()
+        texts = tables.pieces("clean_documents", source)._replace(wanted=wanted)
+        found = [cuts(piece, hits, settings.cutting, repeated) for piece in texts.read()]
+        return pl.concat([CUTS_SCHEMA.to_frame(), *found])
+
+    read = ("clean_documents", "contamination_matches", *((REPEATED,) if passages else ()))
     return whole(
         tables,
         asset=table,
@@ -174,12 +194,23 @@ def cut_spans(lake: Lake, recipe: Recipe, names: list[str], excepted: list[str])
             settings.method,
             recipe.contamination_score,
             excepted,
+            passages,
         ),
         inputs={f"{name}/{source}": digest_of(tables, name, source) for name in read for source in names},
         reads={name: tables.version(name) for name in read},
         source=None,
         work=work,
     )
+
+
+def repeated_spans(tables: Tables, source: str, passages: tuple[Passage, ...]) -> pl.DataFrame:
+    """REPEATED_SCHEMA of a source's documents that are no code: where the passages are that a recipe cuts."""
+    if not passages:
+        return NOTHING_REPEATED
+    prose = tables.scan("clean_documents", source).filter(pl.col("format") != "code").select("id", "text_hash")
+    spans = pl.concat_list(f"{passage.removesuffix('s')}_spans" for passage in passages)
+    found = tables.scan(REPEATED, source).select("id", "text_hash", spans=spans).filter(pl.col("spans").list.len() > 0)
+    return found.join(prose, on=["id", "text_hash"], how="semi").collect()
 
 
 def examples(lake: Lake, recipe: str, each: int = 2) -> pl.DataFrame:

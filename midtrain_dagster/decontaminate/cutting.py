@@ -1,4 +1,4 @@
-"""Matches cut out of documents, with an account of every character that went."""
+"""Matches, and passages that a source repeats, cut out of documents, with an account of every character that went."""
 
 import json
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ CUTS_SCHEMA = pl.Schema(
         "source": pl.String,
         "start": pl.Int64,  # characters of that text
         "end": pl.Int64,
-        "reason": pl.String,  # contamination, or short piece: what was left between matches
-        "benchmark": pl.String,  # of the best match inside; null for a short piece
+        "reason": pl.String,  # contamination, short piece (what was left between matches), or repeated
+        "benchmark": pl.String,  # of the best match inside; null for the other reasons
         "question_id": pl.String,
         "score": pl.Float64,
         "left": pl.Int64,  # characters of what is left of the document, all cuts made
@@ -28,37 +28,73 @@ CUTS_SCHEMA = pl.Schema(
 )
 
 
-def cuts(documents: pl.DataFrame, hits: pl.DataFrame, rule: Cutting) -> pl.DataFrame:
-    """CUTS_SCHEMA by id and place: what goes from each document of which something is left.
+REPEATED_SCHEMA = pl.Schema({"id": pl.String(), "text_hash": pl.String(), "spans": pl.List(pl.List(pl.Int64()))})
+NOTHING_REPEATED = pl.DataFrame(schema=REPEATED_SCHEMA)
+
+
+def cuts(documents: pl.DataFrame, hits: pl.DataFrame, rule: Cutting, repeated: pl.DataFrame = NOTHING_REPEATED) -> pl.DataFrame:
+    """CUTS_SCHEMA by id and place: what goes from each document.
 
     `documents` has id, text_hash, source, text; `hits` are the matches that count, id, text_hash, question_id, benchmark,
-    score, start, end, made on those very texts. A document of which nothing is left, or that falls into too many pieces, is not
-    listed: it is to be left out.
+    score, start, end, made on those very texts; `repeated` (REPEATED_SCHEMA) are passages of them that go as they are, with the
+    empty lines around them. A document that matches leave nothing of, or in too many pieces, is not listed: it is to be left out.
+    One that was made of repeated passages alone is listed, with nothing left.
     """
     found = dict(hits.group_by("id", "text_hash"))
+    again = {(key, own): spans for key, own, spans in repeated.select(REPEATED_SCHEMA.names()).iter_rows()}
     rows: list[dict[str, object]] = []
     for document in documents.sort("id").iter_rows(named=True):
-        matches = found.get((document["id"], document["text_hash"]))
-        if matches is not None:
-            rows += _of_document(document, matches, rule)
+        key = (document["id"], document["text_hash"])
+        if key in found or key in again:
+            rows += _of_document(document, found.get(key), again.get(key, []), rule)
     return pl.DataFrame(rows, schema=CUTS_SCHEMA)
 
 
-def _of_document(document: dict[str, object], matches: pl.DataFrame, rule: Cutting) -> list[dict[str, object]]:
+def _of_document(
+    document: dict[str, object], matches: pl.DataFrame | None, repeated: Sequence[Sequence[int]], rule: Cutting
+) -> list[dict[str, object]]:
     text = str(document["text"] or "")
-    best_first = matches.sort("score", "question_id", descending=[True, False]).rows(named=True)
-    kept = pieces(text, [(match["start"], match["end"]) for match in best_first], rule)
+    best_first = [] if matches is None else matches.sort("score", "question_id", descending=[True, False]).rows(named=True)
+    kept = pieces(text, [(match["start"], match["end"]) for match in best_first], rule) if best_first else [(0, len(text))]
     if not kept:
         return []
+    kept = _less(text, kept, repeated)
     left = joined(text, kept)
     common = {"id": document["id"], "text_hash": document["text_hash"], "source": document["source"], "left": len(left)}
     rows = []
     for start, end in removed(kept, len(text)):
         inside = next((match for match in best_first if match["start"] < end and match["end"] > start), None)
         why = {name: inside[name] for name in ("benchmark", "question_id", "score")} if inside else {}
-        reason = "contamination" if inside else "short piece"
+        passage = any(low < end and high > start for low, high in repeated)
+        reason = "contamination" if inside else "repeated" if passage else "short piece"
         rows.append({**common, **why, "start": start, "end": end, "reason": reason, "left_hash": text_hash(left)})
     return rows
+
+
+def _less(text: str, kept: Sequence[tuple[int, int]], passages: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """The stretches that stay, less passages and the line ends around them."""
+    gone = [_with_line_ends(text, start, end) for start, end in sorted((low, high) for low, high in passages)]
+    found: list[tuple[int, int]] = []
+    for start, end in kept:
+        at = start
+        for low, high in gone:
+            if low < end and high > at:
+                found.append((at, max(low, at)))
+                at = high
+        found.append((at, max(at, end)))
+    return [(start, end) for start, end in found if text[start:end].strip()]
+
+
+def _with_line_ends(text: str, start: int, end: int) -> tuple[int, int]:
+    """A passage from behind the text before it on, up to where the next line that is not empty begins, its indentation apart."""
+    while start > 0 and text[start - 1].isspace():
+        start -= 1
+    at = end
+    while at < len(text) and text[at].isspace():
+        at += 1
+        if text[at - 1] == "\n":
+            end = at
+    return start, end
 
 
 def pieces(text: str, spans: Sequence[tuple[int, int]], rule: Cutting) -> list[tuple[int, int]]:

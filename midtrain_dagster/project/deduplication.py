@@ -47,6 +47,11 @@ class Deduplication(Settings):
     semantic: float = Field(
         default=0.95, gt=0, le=1, description="Cosine similarity from which two documents are semantic duplicates."
     )
+    semantic_exact: int = Field(
+        default=100_000,
+        ge=1,
+        description="Up to so many vectors every pair is compared; beyond, the pairs within cells of k-means.",
+    )
     memory: str = Field(
         default="2GB", pattern=r"^\d+(\.\d+)?(MB|GB)$", description="Memory of the clustering; more is spilled to disk."
     )

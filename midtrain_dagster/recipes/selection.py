@@ -27,6 +27,7 @@ from midtrain_dagster.settings import Settings
 
 Survivor = Literal["preferred_source", "best_rated", "longest"]
 Unit = Literal["documents", "tokens", "characters"]
+Passage = Literal["lines", "paragraphs"]
 
 
 class Rule(Settings):
@@ -68,7 +69,7 @@ class Contamination(Settings):
 
 
 class Deduplication(Settings):
-    """One document of each duplicate cluster survives, among those that passed everything before."""
+    """One document of each duplicate cluster survives, among those that passed everything before; repeated passages may be cut."""
 
     by: tuple[str, ...] = Field(
         default=("exact", "near"), description="columns of clusters; a null there: no duplicate", min_length=1
@@ -77,6 +78,11 @@ class Deduplication(Settings):
     rater: str | None = Field(default=None, description="the rating that best_rated goes by")
     preferred_sources: tuple[str, ...] = Field(
         default=(), description="order of sources for preferred_source; unnamed ones come last"
+    )
+    cut: tuple[Passage, ...] = Field(
+        default=(),
+        description="what a source repeats (`deduplication.repeated` of the project) goes out of its documents, all but the first "
+        "occurrence; code is left as it is",
     )
 
     @model_validator(mode="after")

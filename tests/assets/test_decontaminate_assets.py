@@ -154,6 +154,38 @@ def test_a_document_of_which_too_little_is_left_is_left_out(root: Path, instance
     assert made.lake.tables.read("cut_spans/mine").is_empty()
 
 
+def test_what_a_source_repeats_is_cut_out_of_all_its_documents_but_one(root: Path, instance: dg.DagsterInstance) -> None:
+    """Also beside a question: cutting a notice out of a contaminated document does not make it clean."""
+    notice = "This page is part of the archive and may be copied by anyone who keeps this notice."
+    texts = [f"{SMALL.prose(n)}\n\n{notice}\n\n{SMALL.prose(n + 1)}" for n in (601, 603, 605)]
+    with (root / "prose.jsonl").open("a") as lines:
+        for n, text in enumerate([*texts, notice, f" {notice}\n", f"{notice}\n\n{AFTER}\n\n{QUESTION}\n\n{BEFORE}"]):
+            lines.write(json.dumps({"id": f"archive {n}", "text": text}) + "\n")
+    cutting = {"selection": {**SMOKE["selection"], "deduplication": {"cut": ["paragraphs"]}}}
+    unasked = Made(root, instance, "selected_documents/mine", **cutting)
+    assert "deduplication: {repeated: true}" in unasked.failures()["selected_documents__mine"]
+
+    project = yaml.safe_load((root / "midtrain.yaml").read_text())
+    (root / "midtrain.yaml").write_text(yaml.safe_dump({**project, "deduplication": {"repeated": True, "line_documents": 3}}))
+    made = Made(root, instance, PACKED, **cutting)
+    assert made.failures() == {}
+    before = made.lake.tables.scan("clean_documents").filter(pl.col("text").str.contains("this notice")).sort("id").collect()
+    assert len(before) == 6
+    account = made.lake.tables.read("cut_spans/mine").sort("id")
+    assert account["id"].to_list() == before["id"].to_list()[1:]  # the first keeps it
+    assert account["reason"].unique().to_list() == ["repeated"]
+    read = trained_texts(made.lake)
+    for key, text, left in before.join(account, on="id").select("id", "text", "left").iter_rows():
+        if QUESTION in text:
+            assert made.fate(key)["reason"] == "contamination"
+        elif left == 0:
+            assert made.fate(key)["reason"] == "repeated text"
+        elif made.fate(key)["kept"]:
+            assert read.filter(id=key)["text"][0].removesuffix("<|endoftext|>") == text.replace(f"\n\n{notice}", "")
+    assert account.filter(pl.col("left") > 0)["id"].is_in(read["id"]).any()
+    assert "".join(read["text"]).count(notice) <= 1
+
+
 def test_a_planted_question_fails_the_last_check_and_nothing_is_trained_on_it(root: Path, instance: dg.DagsterInstance) -> None:
     """The threshold is out of reach, so selection lets the question through; the packed sequences are looked at all the same."""
     blind = {"selection": {"contamination": {"score": 1.5}}}

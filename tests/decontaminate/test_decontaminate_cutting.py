@@ -55,6 +55,24 @@ def test_the_account_names_every_stretch_and_gives_the_text_again():
     assert found["left"][0] == len(left["text"][0])
 
 
+def test_repeated_passages_go_with_the_empty_lines_around_them():
+    text = "MENU HOME\n\nOne two.\n  MENU HOME\n    indented\nQUESTION here\n\n MENU HOME \n"
+    documents = frame(a=text, b="MENU HOME", c=f"MENU HOME {'x' * 20} QUESTION y")
+    spans = [[i, i + 9] for i in range(len(text)) if text.startswith("MENU", i)]
+    repeated = documents.select("id", "text_hash").with_columns(spans=pl.Series([spans, [[0, 9]], [[0, 9]]]))
+    found = cuts(documents, hits(documents), CLOSE, repeated)
+    assert found.filter(id="a")["reason"].to_list() == ["repeated"] * 3
+    assert without(documents, found)["text"].to_list()[:2] == ["One two.\n\n    indented\nQUESTION here", ""]
+    assert found.filter(id="b")["left"].to_list() == [0]
+    start = text.index("QUESTION")
+    both = hits(documents, ("a", "q1", 0.9, start, start + 8), ("c", "q1", 0.9, 31, 39))
+    found = cuts(documents, both, Cutting(margin=0, shortest=1, pieces=1), repeated)
+    assert found["id"].unique().sort().to_list() == ["b"]  # a and c are contaminated and fall into too many pieces
+    found = cuts(documents, both, CLOSE, repeated).filter(id="a")
+    assert found["reason"].to_list() == ["repeated", "repeated", "contamination", "repeated"]
+    assert without(documents, found)["text"][0] == "One two.\n\n    indented\n\n\n here"
+
+
 def test_a_text_that_changed_since_it_was_matched_is_not_cut():
     documents = frame(a="One two. QUESTION ten eleven.")
     stale = hits(documents, ("a", "q1", 0.9, 0, 5)).with_columns(text_hash=pl.lit("older"))
@@ -70,6 +88,25 @@ def test_marks_of_prompts_move_with_the_text():
     text = without(documents, found)["text"][0]
     assert told["x"] == 1
     assert [text[a:b] for a, b in told["prompt_characters"]] == ["ask ", " me"]
+
+
+@settings(deadline=None)
+@given(
+    lines=st.lists(st.sampled_from(["MENU", " MENU ", "a b", "", " ", "漢ﷺ"]), max_size=12),
+    ends=st.sampled_from(["\n", "\r\n"]),
+)
+def test_cutting_repeated_lines_leaves_every_other_line_as_it_was(lines, ends):
+    text, spans, at = ends.join(lines), [], 0
+    for line in lines:
+        if "MENU" in line:
+            spans.append([at + line.index("M"), at + line.index("M") + 4])
+        at += len(line) + len(ends)
+    documents = frame(a=text)
+    found = cuts(documents, hits(documents), CLOSE, documents.select("id", "text_hash", spans=pl.Series([spans])))
+    left = without(documents, found)["text"][0]
+    assert "MENU" not in left
+    assert [line for line in left.split() if line] == [line for line in text.replace("MENU", "").split() if line]
+    assert found.is_empty() or (found["left"][0], found["left_hash"][0]) == (len(left), text_hash(left))
 
 
 @settings(deadline=None)

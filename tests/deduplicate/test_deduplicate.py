@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 from typer.testing import CliRunner
 
 from midtrain_dagster import documents
@@ -154,6 +156,12 @@ def test_repeated_passages_are_those_of_many_documents_of_one_source(tmp_path):
     assert found["paragraphs"].to_list() == [2, 2, 2, 2, 1, 1, 0]
     assert found["repeated_paragraphs"].to_list() == [1, 1, 1, 1, 0, 0, 0]
     assert found["repeated_paragraph_character_ratio"][0] == pytest.approx(len(notice) / (len(notice) + 66))
+    texts = dict(zip((row["id"] for row in rows), (row["text"] for row in rows), strict=True))
+    placed = {key: [texts[key][a:b] for a, b in spans] for key, spans in found.select("id", "line_spans").iter_rows()}
+    again = [menu, *notice.split("\n")]
+    assert placed == {"0": [], "1": again, "2": again, "3": again, "7": [menu.upper()], "8": [], "9": []}  # 0 keeps the first
+    paragraphs = [[texts[key][a:b] for a, b in spans] for key, spans in found.select("id", "paragraph_spans").iter_rows()]
+    assert paragraphs == [[], [notice], [notice], [notice], [], [], []]
     pl.concat(parts).write_parquet(tmp_path / "passages.parquet")
     assert repeated(f"read_parquet('{tmp_path}/passages.parquet')", settings).equals(found)
 
@@ -165,10 +173,28 @@ def test_semantic_clusters_join_what_points_the_same_way():
             return vectors[[int(text) for text in texts]]
 
     rows = documents.documents([{"id": "c", "text": "0"}, {"id": "b", "text": "1"}, {"id": "a", "text": "2"}])
-    found = semantic_clusters(vectors(rows, Encoder()))
+    found = semantic_clusters([vectors(rows, Encoder())])
     assert found["semantic_cluster"].to_list() == ["a", "b", "a"]
     near = pl.DataFrame({"id": list("abcd"), "near_cluster": list("abcb"), "text_hash": "", "source": "web"})
     assert of_all(near, found).select("id", "semantic_cluster").rows() == [("a", "a"), ("b", "b"), ("c", "a"), ("d", "b")]
+
+
+@pytest.mark.parametrize("exact", [1, 10_000])
+def test_semantic_clusters_of_many_are_those_of_all_pairs_whatever_the_parts(exact):
+    """Both above and below the size from which only neighbouring cells are compared, over more than one tile."""
+    chance = np.random.default_rng(3)
+    means = chance.normal(size=(1700, 16))
+    points = (means[chance.integers(0, len(means), 5000)] + chance.normal(size=(5000, 16)) * 0.08).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    ids = [f"{n:04}" for n in chance.permutation(5000)]
+    rows = pl.DataFrame({"id": ids, "text_hash": "", "vector": points.tolist()})
+    groups = connected_components(csr_matrix(points @ points.T >= 0.95), directed=False)[1]
+    least = rows.with_columns(group=pl.Series(groups)).select("id", least=pl.col("id").min().over("group"))
+    settings = Deduplication(semantic_exact=exact)
+    found = semantic_clusters([rows[:10], rows[:0], rows[10:4000], rows[4000:]], settings)["semantic_cluster"].to_list()
+    assert found == least.sort("id")["least"].to_list()
+    assert 1000 < len(set(found)) < 2000
+    assert semantic_clusters([], settings).is_empty()
 
 
 def test_the_command_works_in_increments(tmp_path):
