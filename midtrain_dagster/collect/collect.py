@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from midtrain_dagster.collect import places
+from midtrain_dagster.collect.columns import described
 from midtrain_dagster.collect.formats import paths, read, read_parts
 from midtrain_dagster.collect.records import Record, Rejected
 from midtrain_dagster.documents import MEMBERS_SCHEMA, REJECTED_SCHEMA, Batch, Fate, document_id, documents
@@ -59,6 +60,7 @@ def _batches(
     collected: datetime | None,
     progress: Progress | None,
 ) -> Iterator[Batch]:
+    source = described(source)
     kept: list[dict[str, Any]] = []
     lost: list[dict[str, str]] = []
     members: list[tuple[str, str, Fate]] = []

@@ -10,7 +10,7 @@ import yaml
 from midtrain_dagster.collect.records import Items, Record, Rejected, instant, language_code
 from midtrain_dagster.collect.rows import Row
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.project.sources import Arrow, Columns, Jsonl, Parquet
+from midtrain_dagster.project.sources import Arrow, Columns, Jsonl, Parquet, Source
 
 
 @cache
@@ -31,9 +31,11 @@ def mapping(source: Jsonl | Parquet | Arrow) -> Columns:
     return Columns.check({**entry["columns"], **own}, where=f"{source.name}: preset {source.preset}")
 
 
-def rights(source: Jsonl | Parquet | Arrow) -> str | None:
-    """The licence of records that name none: the source's own, or its preset's."""
-    return source.license or (corpora().get(source.preset, {}).get("license") if source.preset else None)
+def described(source: Source) -> Source:
+    """The source with what its preset says of the corpus, domain, format and licence, where it says nothing itself."""
+    entry = corpora().get(getattr(source, "preset", None) or "", {})
+    said = {name: entry[name] for name in ("domain", "format", "license") if name in entry}
+    return source.model_copy(update={name: value for name, value in said.items() if name not in source.model_fields_set})
 
 
 COMMON: dict[str, tuple[str, ...]] = {  # what data sets call these columns, the usual name first
@@ -55,8 +57,8 @@ def names(columns: Columns) -> dict[str, tuple[str, ...]]:
 Keys = tuple[tuple[str, tuple[str, ...]], ...]  # each as it is, and what is between its dots, if it has any
 
 
-def documents(rows: Iterator[Row | Rejected], columns: Columns, license: str | None = None) -> Items:
-    """Each row as a record. Its name inside the source is its own id, else its file and line. `license`: where it names none."""
+def documents(rows: Iterator[Row | Rejected], columns: Columns) -> Items:
+    """Each row as a record. Its name inside the source is its own id, else its file and line."""
     keys = {field: tuple((key, _dotted(key)) for key in each) for field, each in names(columns).items()}
     for row in rows:
         if isinstance(row, Rejected):
@@ -78,7 +80,7 @@ def documents(rows: Iterator[Row | Rejected], columns: Columns, license: str | N
             text,
             row.location,
             url=url if isinstance(url, str) else None,
-            license=named if isinstance(named, str) and named else license,
+            license=named if isinstance(named, str) and named else None,
             language=language_code(found["language"][1]),
             created=instant(found["created"][1]),
             metadata={key: value for key, value in row.values.items() if key not in spent},

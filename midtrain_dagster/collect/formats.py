@@ -169,8 +169,8 @@ def _wet(source: Any) -> Callable[[Path, str], Items]:
 
 
 def _table(source: Any) -> Callable[[Path, str], Items]:
-    mapping, rights = columns.mapping(source), columns.rights(source)
-    return lambda path, name: columns.documents(rows.read(path, name, source.max_record_bytes), mapping, rights)
+    mapping = columns.mapping(source)
+    return lambda path, name: columns.documents(rows.read(path, name, source.max_record_bytes), mapping)
 
 
 def _text(source: Any) -> Callable[[Path, str], Items]:

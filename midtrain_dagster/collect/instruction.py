@@ -30,7 +30,7 @@ def documents(rows: Iterator[Row | Rejected]) -> Items:
             continue
         found = turns(row.values)
         if not found:
-            yield Rejected(row.location, "unknown layout", f"keys: {', '.join(map(str, row.values))}"[:300])
+            yield _rejected(row)
             continue
         own = row.values.get("id")
         several = sum(role == "user" for role, _ in found) > 1
@@ -40,6 +40,13 @@ def documents(rows: Iterator[Row | Rejected]) -> Items:
         text = "\n\n".join(f"{role.capitalize()}: {text}" for role, text in found)
         locator = str(own) if isinstance(own, str | int) and own != "" else row.location
         yield Record(locator, text, row.location, format="conversation" if several else None, metadata=about)
+
+
+def _rejected(row: Row) -> Rejected:
+    """A question whose answer is empty, as data sets have them, or keys that are known as no layout."""
+    if _string(row.values, QUESTIONS) and any(row.values.get(key) == "" for key in ANSWERS):
+        return Rejected(row.location, "empty answer", str(_string(row.values, QUESTIONS))[:300])
+    return Rejected(row.location, "unknown layout", f"keys: {', '.join(map(str, row.values))}"[:300])
 
 
 def turns(values: Mapping[str, Any]) -> Turns:

@@ -209,7 +209,7 @@ POSTS = f"""<?xml version="1.0" encoding="utf-8"?>
 """
 
 
-def test_stackexchange_in_7z(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stackexchange_in_7z_with_a_zip_slip_a_bomb_and_a_cut_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     py7zr = pytest.importorskip("py7zr")
     monkeypatch.setattr("py7zr.py7zr.check_archive_path", lambda name: True)  # py7zr writes no unsafe path
     (tmp_path / "Posts.xml").write_text(POSTS)
@@ -238,7 +238,7 @@ def test_7z_without_py7zr_says_what_to_install(tmp_path: Path, monkeypatch: pyte
         run(tmp_path, "stackexchange", "a.7z")
 
 
-def test_presets_bring_licences_and_the_stack_names_several(tmp_path: Path) -> None:
+def test_presets_bring_licence_domain_and_format_and_the_stack_names_several_licences(tmp_path: Path) -> None:
     stack = [
         {"content": "x = 1", "hexsha": "a1", "max_stars_repo_licenses": ["MIT", "Apache-2.0"]},
         {"content": "y = 2", "hexsha": "a2"},
@@ -246,7 +246,10 @@ def test_presets_bring_licences_and_the_stack_names_several(tmp_path: Path) -> N
     pl.DataFrame(
         stack, schema={"content": pl.String, "hexsha": pl.String, "max_stars_repo_licenses": pl.List(pl.String)}
     ).write_parquet(tmp_path / "s.parquet")
-    assert run(tmp_path, "parquet", "s.parquet", preset="the_stack")[0]["license"].to_list() == ["Apache-2.0 AND MIT", None]
+    found = run(tmp_path, "parquet", "s.parquet", preset="the_stack")[0]
+    assert found["license"].to_list() == ["Apache-2.0 AND MIT", None]
+    assert found.select("domain", "format").row(0) == ("code", "code")
+    assert run(tmp_path, "parquet", "s.parquet", preset="the_stack", domain="x")[0]["domain"].to_list() == ["x", "x"]
     (tmp_path / "c.jsonl").write_text(
         json.dumps({"text": STORY, "url": "https://a.example/", "timestamp": "2019-04-25T12:57:54Z"})
     )

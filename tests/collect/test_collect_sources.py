@@ -164,6 +164,12 @@ def test_instruction_layouts_are_one_form(tmp_path: Path, record: dict[str, obje
     assert run(tmp_path, "instruction", "a.jsonl")[0]["text"].to_list() == ["User: Q\n\nAssistant: A"]
 
 
+def test_an_empty_answer_is_told_from_an_unknown_layout(tmp_path: Path) -> None:
+    rows = [{"instruction": "Q", "output": ""}, {"title": "Q", "text": ""}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(tmp_path, "instruction", "a.jsonl")[1] == {"empty answer": 1, "unknown layout": 1}
+
+
 def test_a_system_prompt_and_a_context_come_first(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"system_prompt": "S", "question": "Q", "context": "C", "response": "A"}))
     assert run(tmp_path, "instruction", "a.jsonl")[0]["text"].to_list() == ["System: S\n\nUser: Q\n\nC\n\nAssistant: A"]
