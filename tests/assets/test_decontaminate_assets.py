@@ -157,7 +157,7 @@ def test_a_document_of_which_too_little_is_left_is_left_out(root: Path, instance
 def test_what_a_source_repeats_is_cut_out_of_all_its_documents_but_one(root: Path, instance: dg.DagsterInstance) -> None:
     """Also beside a question: cutting a notice out of a contaminated document does not make it clean."""
     notice = "This page is part of the archive and may be copied by anyone who keeps this notice."
-    texts = [f"{SMALL.prose(n)}\n\n{notice}\n\n{SMALL.prose(n + 1)}" for n in (601, 603, 605)]
+    texts = [f"{prose(n)}\n\n{notice}\n\n{prose(n + 1)}" for n in (601, 603, 605)]
     with (root / "prose.jsonl").open("a") as lines:
         for n, text in enumerate([*texts, notice, f" {notice}\n", f"{notice}\n\n{AFTER}\n\n{QUESTION}\n\n{BEFORE}"]):
             lines.write(json.dumps({"id": f"archive {n}", "text": text}) + "\n")
