@@ -35,6 +35,7 @@ from resources.lake import Lake
 GROUP: Final = "decontaminate"
 QUESTIONS = "benchmark_questions"
 MATCHES = "contamination_matches"
+EVIDENCE_ROWS = 500  # shown: some six for each benchmark and source
 SCANNED = 1 << 22  # packed tokens that are decoded and scanned at a time
 LOOKED_AT = "scanned_documents"  # id and text_hash of each document that was looked at: most have no match
 
@@ -246,8 +247,8 @@ def contamination_report(project: Project, recipes: list[Recipe], settings: Deco
             work=lambda: (table.with_columns(source=pl.lit("all")), {}),
         )
         more = {
-            "by benchmark and source": markdown(table, 60),
-            "by evidence": markdown(review.by_evidence(matches, threshold), 60),
+            "by benchmark and source": markdown(table, len(table)),
+            "by evidence": markdown(review.by_evidence(matches, threshold), EVIDENCE_ROWS),
             "by level of score": markdown(review.by_level(matches, threshold)),
             "what recipes do": markdown(done(lake, recipes, matches)),
             **side_by_side(lake, questions, matches),

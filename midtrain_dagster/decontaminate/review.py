@@ -16,10 +16,14 @@ BENCHMARK = ["benchmark", "found_in"]
 
 
 def touched(questions: pl.DataFrame, matches: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """One row a benchmark and source: questions there are, questions touched at the threshold, documents that touch them."""
+    """One row a benchmark and source: questions there are, questions touched at the threshold, documents that touch them.
+
+    A benchmark that nothing touches has one row: zeros, and null for where and how strongly.
+    """
     there = questions.group_by("benchmark").agg(questions=pl.len())
     hits = matches.filter(pl.col("score") >= threshold).rename({"source": "found_in"}).group_by(BENCHMARK)
-    return there.join(hits.agg(*_counted()), on="benchmark", how="left").sort(BENCHMARK)
+    counted = there.join(hits.agg(*_counted()), on="benchmark", how="left").sort(BENCHMARK)
+    return counted.with_columns(pl.col("questions_touched", "documents").fill_null(0))
 
 
 def by_evidence(matches: pl.DataFrame, threshold: float) -> pl.DataFrame:

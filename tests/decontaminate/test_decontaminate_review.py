@@ -27,7 +27,7 @@ def test_what_is_touched_by_benchmark_source_and_evidence():
     assert touched(QUESTIONS, FOUND, 0.5).rows() == [
         ("gsm", 2, "code", 1, 1, 0.52),
         ("gsm", 2, "web", 2, 1, 1.0),
-        ("mmlu", 1, None, None, None, None),
+        ("mmlu", 1, None, 0, 0, None),
     ]
     assert by_evidence(FOUND, 0.3).select("found_in", "evidence", "questions_touched", "documents").rows() == [
         ("code", "alike as a whole", 1, 1),
