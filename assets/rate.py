@@ -85,6 +85,25 @@ def scored(
     return rate(documents, raters)
 
 
+def in_shards(
+    context: dg.AssetExecutionContext,
+    source: str,
+    project: Project,
+    engine: Engine,
+    needs: tuple[Lake, Embedder, Gpu],
+    some: Sequence[Rater],
+    documents: pl.DataFrame,
+) -> Iterator[pl.DataFrame]:
+    """Ratings of documents by some of the project's raters, shard by shard, wherever the engine is."""
+    versions = {rater.name: rater.version for rater in some}
+    wanted = [(entry, versions[entry.name]) for entry in project.raters if entry.name in versions]
+    counted = progress(context, f"rate {source} by {', '.join(versions)}", "documents", len(documents))
+    shards = documents.select("id", "text", "text_hash").iter_slices(project.compute.shard)
+    for part in engine.map(partial(scored, wanted, *needs), shards):
+        counted.advance(len(part))
+        yield part
+
+
 def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDefinition:
     """Every rater's score of one source's documents."""
     deps: list[Any] = [
@@ -116,6 +135,7 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
         gpu: dg.ResourceParam[Gpu],
     ) -> dg.MaterializeResult:
         raters = {entry.name: opened(entry, lake, embedder, gpu) for entry in project.raters}
+        score = partial(in_shards, context, source, project, engine, (lake, embedder, gpu))
         journal = Journal(lake.cache_path("ratings") / source)
 
         @cache
@@ -123,15 +143,6 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
             """What was rated before: read once, however many pieces the source has."""
             there = lake.tables.record(TABLE, context.asset_key.to_user_string())
             return lake.tables.read(TABLE, source).drop("source") if there else None
-
-        def score(some: Sequence[Rater], documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
-            versions = {rater.name: rater.version for rater in some}
-            wanted = [(entry, versions[entry.name]) for entry in project.raters if entry.name in versions]
-            counted = progress(context, f"rate {source} by {', '.join(versions)}", "documents", len(documents))
-            one = partial(scored, wanted, lake, embedder, gpu)
-            for part in engine.map(one, documents.select("id", "text", "text_hash").iter_slices(project.compute.shard)):
-                counted.advance(len(part))
-                yield part
 
         refreshed = by_document(
             lake.tables,
