@@ -105,6 +105,7 @@ def on_disk(settings: Deduplication) -> Iterator[tuple[duckdb.DuckDBPyConnection
         db.execute(f"SET memory_limit = '{settings.memory}'")
         db.execute(f"SET temp_directory = '{folder}'")
         db.execute("SET preserve_insertion_order = false")  # numbers say the order; keeping it would cost memory
+        db.execute("PRAGMA disable_checkpoint_on_shutdown")  # it is gone in a moment
         yield db, Path(folder)
 
 

@@ -7,6 +7,7 @@ a file, a setting, the clock or a random number.
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from midtrain_dagster.errors import MidtrainError
@@ -130,6 +131,7 @@ def _admit(node: Mapping[str, Any], condition: str, where: str) -> None:
         raise MidtrainError(f"{where}: {condition!r} calls {name}, which is unknown or does more than compute on its own row")
 
 
+@cache
 def _computes(function: str) -> bool:
     """Whether all functions of that name give the same answer for the same arguments, and read nothing else."""
     if function in COMPUTING_MACROS:
