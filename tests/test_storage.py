@@ -208,11 +208,15 @@ def test_a_vacuum_from_another_machine_keeps_what_a_checkpoint_in_the_store_was_
     one.build("midtrained_checkpoint/x", "f", make, {"raw": 0})
     for fingerprint in ("old", "new"):
         one.build("mixture/x", fingerprint, make, {})
-    found = plan(tables, two, tables.names(), days=0.0, now=time.time() + 1)
+    tables_store = Store("s3://bucket/kept/tables", server)
+    tables_store.write("raw/source=web/part-00000-stray.parquet", b"moved in, and then the run was killed")
+    assert plan(tables, two, tables.names(), days=0.0, now=time.time() + 1).strays == {"raw": []}
+    found = plan(tables, two, tables.names(), days=0.0, now=time.time() + 2 * 86_400)
     assert found.kept_versions == {"raw": [0, 2]}
     assert found.artifacts == [("mixture/x", "old")]
     assert found.bytes > 1000
     carry_out(tables, two, found)
+    assert not [path for path in tables_store.files() if "stray" in path]
     assert list(two.root.rglob("weights")) == []  # nothing was fetched only to be looked at
     assert store.folders("mixture/x") == ["new"]
     assert two.get("mixture/x", "old") is None
