@@ -194,7 +194,7 @@ def run(root: Path) -> dg.ExecuteInProcessResult:
     graph = dg.Definitions(made.assets, resources=made.resources, asset_checks=made.asset_checks,
                            jobs=[dg.define_asset_job("rating", selection=wanted)])  # fmt: skip
     (root / "home").mkdir(exist_ok=True)
-    (root / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (root / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
     with dg.DagsterInstance.from_config(str(root / "home")) as instance:
         return graph.resolve_job_def("rating").execute_in_process(instance=instance)
 
