@@ -44,7 +44,10 @@ _WHOLE = (
     "Adm. Bros. co. Co. Corp. D.C. Dr. e.g. E.g. E.G. Gen. Gov. i.e. I.e. I.E. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. Mr. Mrs. Ms. "
     "Ph.D. Prof. Rep. Rev. Sen. St. vs. v.s. \\t \\n C++ "
     ":) :-) :( :-( ;) ;-) :D :-D :P :-P :p :-p :/ :-/ :| :-| :o :O :-o :-O :* :-* <3 </3 ^_^ -_- >.< o_o O_O o.o O.O xD XD =) =( =D :'( :') "
-    "8) 8-) 8D :3 :> <.< >.> (: (; (-: (= [: :] :-] [-: :} :X :x -__- (._.) (>_<) (-_-) (o_o) (^_^) v.v V.V ;D =/ =3 =[ =] =| ^__^ :-X :-x :0 :-0 :-* '' ):"
+    "8) 8-) 8D :3 :> <.< >.> (: (; (-: (= [: :] :-] [-: :} :X :x -__- (._.) (>_<) (-_-) (o_o) (^_^) v.v V.V ;D =/ =3 =[ =] =| ^__^ :-X :-x :0 :-0 :-* '' ): "
+    "(*_*) (-8 (-; (o: (¬_¬) (ಠ_ಠ) (╯°□°）╯︵┻━┻ )-: ._. 0.0 0.o 0_0 0_o 8-D :'-( :'-) :(( :((( :() :)) :))) :-(( :-((( :-)) :-))) :-3 :-> "
+    ':-} :1 :o) ;-D ;_; <33 <333 <space> >:( >:o ><(((*> @_@ O.o O_o V_V XDD [= \\") ]= ^___^ o.0 o.O o_0 o_O v_v xDD ¯\\(ツ)/¯ '
+    "°C. °F. °K. °c. °f. °k. ಠ_ಠ ಠ︵ಠ"
 )
 
 
@@ -103,6 +106,8 @@ def table() -> Splits:
     rules = {"".join(parts): parts for parts in contractions() if "".join(parts) not in _UNSPLIT}
     rules |= {whole: (whole,) for whole in _WHOLE.split()}
     rules |= {f"{letter}.": (f"{letter}.",) for letter in "abcdefghijklmnopqrstuvwxyzäöü"}
+    curled = {chunk: parts for chunk, parts in rules.items() if "'" in chunk}
+    rules |= {chunk.replace("'", "’"): tuple(part.replace("'", "’") for part in parts) for chunk, parts in curled.items()}
     size = 1 << (4 * len(rules)).bit_length()
     keys, starts = np.zeros(size, dtype=np.uint64), np.zeros(size + 128 * 128, dtype=np.int64)
     for chunk, parts in sorted(rules.items()):
