@@ -2,8 +2,8 @@
 """Kernels over text buffers: UTF-8 to code points, and code points to words as spaCy's English tokenizer cuts them.
 
 A document is decoded once into scratch arrays (`points`, `flags`), then cut into words (`words.split`); all later counting
-works on those. Only `document.measure` is kept on disk as machine code: what it calls is compiled into it. Differences from spaCy: the address rule is simplified (`is_address`), and of its emoticons the
-frequent ones are known.
+works on those. Only `document.measure` is kept on disk as machine code: what it calls is compiled into it.
+The difference from spaCy: the address rule is simplified (`is_address`).
 """
 
 from typing import Any
@@ -296,7 +296,7 @@ def emit_exception(bits, a, b, starts, ends, count):
 @njit(nogil=True)
 def split_chunk(points, flags, a, b, keys, splits, units, suffixes, starts, ends, count):
     """Cut what stands between two spaces: affixes from both ends inwards, then exceptions, addresses, infixes."""
-    lo, hi, found, bits = a, b, 0, 0
+    lo, hi, found, bits, first = a, b, 0, 0, count
     while lo < hi:
         bits = lookup(points, lo, hi, keys, splits)
         if bits:
@@ -330,4 +330,17 @@ def split_chunk(points, flags, a, b, keys, splits, units, suffixes, starts, ends
         starts[count], ends[count] = hi, suffixes[found]
         hi = suffixes[found]
         count += 1
-    return count
+    return rejoin(points, keys, splits, starts, ends, first, count)
+
+
+@njit(nogil=True)
+def rejoin(points, keys, splits, starts, ends, first, count):
+    """Up to four words of a chunk that stand together for one exception, such as "):", are one again; returns the new count."""
+    kept, w = first, first
+    while w < count:
+        last = min(w + 3, count - 1)
+        while last > w and lookup(points, starts[w], ends[last], keys, splits) != 1:
+            last -= 1
+        starts[kept], ends[kept] = starts[w], ends[last]
+        kept, w = kept + 1, last + 1
+    return kept

@@ -34,6 +34,7 @@ def words(text: str) -> list[str]:
         ("well-known state/province and/or x", "well|-|known|state|/|province|and/or|x"),
         ("see https://example.org/a-b?c=d, or John's", "see|https://example.org/a-b?c=d|,|or|John|'s"),
         ("We’ll see, isn’t it? He’d’ve said “you’re”.", "We|’ll|see|,|is|n’t|it|?|He|’d|’ve|said|“|you|’re|”|."),
+        ("f(): (=x=) x'' isn't", "f|(|):|(=|x=|)|x|''|is|n't"),
         ("fine :-)) and >:( or 0.o", "fine|:-))|and|>:(|or|0.o"),
         ("naïve café — “quoted”", "naïve|café|—|“|quoted|”"),
         ("  \n\t ", ""),
