@@ -22,6 +22,7 @@ FLOOR = 0.3  # a passage less alike than this to every question is not encoded: 
 ENCODED = 2000  # characters; encoders read 256 tokens
 LEAST = 1.2  # of shared weight, in words as rare as can be, to be compared at all
 ENGLISH, NUMBERS_LEFT = 0.1, 0.75  # of a passage's words in common English; of its and the question's numbers, in a translation
+BEYOND_ASCII = 0.01  # of a passage's bytes, in another language
 SAME_SUBJECT = 0.33  # cosine of a function to be run
 NEAREST = 5  # programming questions that a function is compared with
 SAME = 0.75  # two questions this alike are taken for one: neither is the other's rival
@@ -166,10 +167,15 @@ def _pairs(found: Passages, index: Index, passage: np.ndarray, unit: np.ndarray)
 
 
 def _foreign(words: Words) -> np.ndarray:
-    """Which texts have less than ENGLISH of their words among English's commonest."""
+    """Which texts have less than ENGLISH of their words among English's commonest, and letters that English lacks: code has none."""
     common = np.isin(words.words, split(pl.Series(FUNCTION_WORDS.split())).words)
     seen = np.concatenate([[0], np.cumsum(common)])
-    return np.diff(seen[words.offsets]) < ENGLISH * np.maximum(1, np.diff(words.offsets))
+    beyond = np.concatenate([[0], np.cumsum(words.data >= 0x80)])
+    hardly = np.diff(seen[words.offsets]) < ENGLISH * np.maximum(1, np.diff(words.offsets))
+    own: np.ndarray = hardly & (
+        np.diff(beyond[words.text_offsets]) >= BEYOND_ASCII * np.maximum(1, np.diff(words.text_offsets))
+    )
+    return own
 
 
 def _best(pairs: pl.DataFrame, index: Index) -> pl.DataFrame:

@@ -116,3 +116,13 @@ def test_questions_that_are_added_or_gone_leave_what_all_at_once_would_have_foun
 
     _, fewer = follow_to(early, QUESTIONS)
     assert fewer.equals(match(docs, build(early, choice)))
+
+
+def test_a_translation_is_known_by_its_numbers_and_code_with_the_same_numbers_is_not():
+    asked = of_rows(
+        "own", [{"question": "Greta Malmö packs 1840 pears and 275 plums in 36 crates. How many fit in one?", "answer": "58"}]
+    )
+    german = "Greta Malmö packt 1840 Birnen und 275 Pflaumen in 36 Kisten. Wie viele passen in eine hinein? Größe zählt nicht."
+    other = "Greta Malmö packt 1841 Birnen und 290 Pflaumen in 37 Kisten. Wie viele passen in eine hinein? Größe zählt nicht."
+    code = "image = resize(pixels, height=1840, width=275, channels=36)\nassert numpy.all(mask)\nconfig.update(axis=None, pad=zeros(rows))"
+    assert _flagged([german, other, code], asked) == [True, False, False]
