@@ -135,7 +135,6 @@ def scratch(longest: int) -> Scratch:
     return Scratch(Text(*room("int32 int32 int32 int32 int32")), Words(*room(words)), Words(*room(words)), chunks, grams)
 
 
-# numba keeps the machine code by a hash of this file alone: whoever changes what `measure` calls counts this up. 2
 @njit(nogil=True, cache=True)
 def measure(data, offsets, table, rules, stops, phrases, scratch, out):
     """Fill `out`, (documents, signals) float64 in the order of `signals.COLUMNS`, from a buffer of UTF-8."""
