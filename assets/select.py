@@ -7,7 +7,7 @@ from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, bars, markdown, of_table
 from assets.reading import ATTRIBUTES, COORDINATED, CUTS, HELD_OUT, allow_list, cuts_of, decisive_matches, relations, with_cuts
 from midtrain_dagster.amend import Amendment, amended
-from midtrain_dagster.clean.rules import RULESETS
+from midtrain_dagster.clean.rules import as_rules
 from midtrain_dagster.code import code_version
 from midtrain_dagster.decontaminate.allow_list import AllowList, read_allow_list
 from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, NOTHING_REPEATED, cuts
@@ -25,21 +25,6 @@ from resources.lake import Lake
 GROUP = "select"
 TABLE = "selected_documents"
 REPEATED = "repeated_text"
-
-
-def rulesets() -> dict[str, list[Rule]]:
-    """The published heuristics, each for the documents that it was published for: prose rules spare code, code rules prose."""
-    return {
-        name: [
-            Rule(
-                name=rule["name"],
-                keep=f"({rule['keep']}) IS TRUE",
-                where="document.format = 'code'" if name == "stack" else "document.format = 'text'",
-            )
-            for rule in rules
-        ]
-        for name, rules in RULESETS.items()
-    }
 
 
 def selection_of(recipe: Recipe) -> Selection:
@@ -64,7 +49,6 @@ def selection_of(recipe: Recipe) -> Selection:
 def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
     """The fate of every document under one recipe."""
     names = list(project.document_sources)
-    selection = selection_of(recipe)
 
     @dg.asset(
         key=[TABLE, recipe.name],
@@ -87,64 +71,64 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
     )
     @measured
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
-        tables, settings = lake.tables, recipe.decontamination
-        allowed = read_allow_list(allow_list(lake, settings))
-        taken = cut_spans(lake, recipe, names, exceptions(allowed))
-        measured_by = [name for name in ATTRIBUTES if name != COORDINATED or project.coordinated]
-        present = [name for name in ("clean_documents", *measured_by) if tables.exists(name)]
-
-        def work() -> tuple[pl.DataFrame, dict[str, object]]:
-            with session() as con:
-                relations(con, tables, names, settings.method, allowed, cuts_of(lake, recipe.name), bool(project.coordinated))
-                chosen = select(con, selection, recipe.seed, rulesets())
-            kept = chosen.documents.filter(pl.col("kept"))
-            return chosen.documents, {
-                "documents": len(chosen.documents),
-                "kept": len(kept),
-                "kept characters": int(kept["characters"].sum()),
-                "allow-list": exceptions(allowed),
-                "query": chosen.query,
-            }
-
-        def amend(last: Record) -> Amendment:
-            rows, about = work()
-            before = tables.scan(f"{TABLE}/{recipe.name}").select("id").collect()["id"]
-            return Amendment(rows, before, about)
-
-        refreshed = amended(
-            tables,
-            asset=context.asset_key.to_user_string(),
-            name=f"{TABLE}/{recipe.name}",
-            base=fingerprint(
-                code_version("select"),
-                selection.model_dump(mode="json"),
-                recipe.seed,
-                settings.method,
-                exceptions(allowed),
-                taken.digest if taken else None,
-            ),
-            inputs={f"{table}/{name}": digest_of(tables, table, name) for table in present for name in names},
-            reads={name: tables.version(name) for name in (*present, *([f"{CUTS}/{recipe.name}"] if taken else []))},
-            amend=amend,
-            work=work,
-        )
-        refreshed = refreshed._replace(digest=with_cuts(lake, recipe.name, refreshed.digest))
-        left = funnel(tables.read(f"{TABLE}/{recipe.name}")).with_columns(pl.col("rule").fill_null("kept"))
-        return of_table(
-            context,
-            tables,
-            f"{TABLE}/{recipe.name}",
-            refreshed,
-            {
-                "kept and left out": bars(left, "characters", "source", 60),
-                "cut out": markdown(
-                    cuts_of(lake, recipe.name).select("id", "source", "reason", "benchmark", "start", "end", "left"), 60
-                ),
-                "examples of dropped documents": markdown(examples(lake, recipe.name), 90),
-            },
-        )
+        table = f"{TABLE}/{recipe.name}"
+        refreshed = fates(lake, recipe, project, names)
+        left = funnel(lake.tables.read(table)).with_columns(pl.col("rule").fill_null("kept"))
+        cut = cuts_of(lake, recipe.name).select("id", "source", "reason", "benchmark", "start", "end", "left")
+        shown = {
+            "kept and left out": bars(left, "characters", "source", 60),
+            "cut out": markdown(cut, 60),
+            "examples of dropped documents": markdown(examples(lake, recipe.name), 90),
+        }
+        return of_table(context, lake.tables, table, refreshed, shown)
 
     return asset
+
+
+def fates(lake: Lake, recipe: Recipe, project: Project, names: list[str]) -> Refreshed:
+    """Bring a recipe's selection from the sources `names` up to date, after the spans that it cuts."""
+    tables, settings, table = lake.tables, recipe.decontamination, f"{TABLE}/{recipe.name}"
+    selection = selection_of(recipe)
+    allowed = read_allow_list(allow_list(lake, settings))
+    taken = cut_spans(lake, recipe, names, exceptions(allowed))
+    measured_by = [name for name in ATTRIBUTES if name != COORDINATED or project.coordinated]
+    present = [name for name in ("clean_documents", *measured_by) if tables.exists(name)]
+
+    def work() -> tuple[pl.DataFrame, dict[str, object]]:
+        with session() as con:
+            relations(con, tables, names, settings.method, allowed, cuts_of(lake, recipe.name), bool(project.coordinated))
+            chosen = select(con, selection, recipe.seed, as_rules())
+        kept = chosen.documents.filter(pl.col("kept"))
+        return chosen.documents, {
+            "documents": len(chosen.documents),
+            "kept": len(kept),
+            "kept characters": int(kept["characters"].sum()),
+            "allow-list": exceptions(allowed),
+            "query": chosen.query,
+        }
+
+    def amend(last: Record) -> Amendment:
+        rows, about = work()
+        return Amendment(rows, tables.scan(table).select("id").collect()["id"], about)
+
+    refreshed = amended(
+        tables,
+        asset=table,
+        name=table,
+        base=fingerprint(
+            code_version("select"),
+            selection.model_dump(mode="json"),
+            recipe.seed,
+            settings.method,
+            exceptions(allowed),
+            taken.digest if taken else None,
+        ),
+        inputs={f"{name}/{source}": digest_of(tables, name, source) for name in present for source in names},
+        reads={name: tables.version(name) for name in (*present, *([f"{CUTS}/{recipe.name}"] if taken else []))},
+        amend=amend,
+        work=work,
+    )
+    return refreshed._replace(digest=with_cuts(lake, recipe.name, refreshed.digest))
 
 
 def exceptions(allowed: AllowList) -> list[str]:

@@ -6,6 +6,8 @@ write `(condition) IS TRUE`. Thresholds are those of the papers as datatrove 0.1
 
 from typing import TypedDict
 
+from midtrain_dagster.recipes import selection
+
 
 class Rule(TypedDict):
     """`name` is the reason that selection gives when `keep` does not hold."""
@@ -90,3 +92,18 @@ RULESETS: dict[str, tuple[Rule, ...]] = {
         },
     ),
 }
+
+
+def as_rules() -> dict[str, list[selection.Rule]]:
+    """The rulesets as selection has them, each for the documents that it was published for: prose rules spare code, code rules prose."""
+    return {
+        name: [
+            selection.Rule(name=rule["name"], keep=f"({rule['keep']}) IS TRUE", where=f"document.format = '{_form(name)}'")
+            for rule in rules
+        ]
+        for name, rules in RULESETS.items()
+    }
+
+
+def _form(ruleset: str) -> str:
+    return "code" if ruleset == "stack" else "text"

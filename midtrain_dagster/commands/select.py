@@ -111,8 +111,10 @@ def _selection(file: Path | None, recipe: str | None) -> "tuple[Selection, int]"
 def _rulesets(file: Path | None) -> dict[str, list[Rule]]:
     import yaml
 
+    from midtrain_dagster.clean.rules import as_rules
+
     if file is None:
-        return _published()
+        return as_rules()
     try:
         named = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -120,17 +122,6 @@ def _rulesets(file: Path | None) -> dict[str, list[Rule]]:
     if not isinstance(named, dict) or not all(isinstance(rules, list) for rules in named.values()):
         raise MidtrainError(f"{file}: expected a mapping of ruleset names to lists of rules")
     return {name: [Rule.check(rule, where=f"{file}: {name}") for rule in rules] for name, rules in named.items()}
-
-
-def _published() -> dict[str, list[Rule]]:
-    """The published heuristics, for prose or for code; a ratio without a denominator does not keep."""
-    from midtrain_dagster.clean.rules import RULESETS
-
-    def rule(ruleset: str, name: str, keep: str) -> Rule:
-        scope = "document.format = 'code'" if ruleset == "stack" else "document.format = 'text'"
-        return Rule(name=name, keep=f"({keep}) IS TRUE", where=scope)
-
-    return {ruleset: [rule(ruleset, one["name"], one["keep"]) for one in rules] for ruleset, rules in RULESETS.items()}
 
 
 def _totals(counted: "pl.DataFrame") -> dict[str, Any]:
