@@ -1,6 +1,6 @@
 """Decontaminate: evidence for each document and benchmark question. The recipe's threshold decides, at selection."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ from midtrain_dagster.project.benchmarks import Benchmark
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.decontamination import Decontamination
 from midtrain_dagster.recipes.recipe import Recipe
-from midtrain_dagster.refresh import Frames, by_document, fingerprint, whole
+from midtrain_dagster.refresh import Frames, Refreshed, by_document, fingerprint, whole
 from midtrain_dagster.sequences import SPAN_COLUMNS, Sequences
 from midtrain_dagster.shards import Engine
 from resources.embedder import Embedder
@@ -119,56 +119,69 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
         embedder: dg.ResourceParam[Embedder],
         engine: dg.ResourceParam[Engine],
     ) -> dg.MaterializeResult:
-        tables, name = lake.tables, context.asset_key.to_user_string()
-        questions, asked = tables.read(QUESTIONS), tables.version(QUESTIONS)
-        exceptions = allow_list(lake, settings)
-        base = fingerprint(
-            code_version("decontaminate"),
-            settings.evidence(),
-            sorted(read_allow_list(exceptions).phrases),  # its documents and pairs are each recipe's decision
-            embedder.version,
-        )
-        allowing = settings.using(allow_list=exceptions)
         look = partial(looked_for, context, source, embedder, engine, project.compute.shard)
-
-        @cache  # the documents come in pieces
-        def index() -> Index | None:
-            return build(questions, allowing) if len(questions) else None
-
-        def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
-            found = look(new, index())
-            seen = new.select("id", "text_hash")
-            return {MATCHES: found, LOOKED_AT: seen}, {"scanned": len(new), "documents with evidence": found["id"].n_unique()}
-
-        followed = follow_questions(
-            tables,
-            asset=name,
-            source=source,
-            base=base,
-            reads="clean_documents",
-            matches=MATCHES,
-            scanned=LOOKED_AT,
-            questions=QUESTIONS,
-            settings=allowing,
-            look=look,
-        )
-        refreshed = by_document(
-            tables,
-            asset=name,
-            reads="clean_documents",
-            writes=(MATCHES, LOOKED_AT),
-            source=source,
-            base=base,
-            work=work,
-            passing=passing(lake, project.curation, GROUP, source, settings.method),
-            seen_by=LOOKED_AT,
-            besides={QUESTIONS: asked},
-            again=followed is None,
-        )
-        refreshed = refreshed._replace(changed=refreshed.changed or bool(followed))
+        refreshed = gathered(lake, source, project, settings, embedder.version, look)
         return of_table(context, lake.tables, MATCHES, refreshed, {"strongest evidence": strongest(lake, source)})
 
     return asset
+
+
+def gathered(
+    lake: Lake,
+    source: str,
+    project: Project,
+    settings: Decontamination,
+    encoder: str,
+    look: Callable[[pl.DataFrame, Index | None], pl.DataFrame],
+) -> Refreshed:
+    """Bring the matches of a source up to date: with documents that are new, and with questions that came or went. `encoder` is
+    the version of the one that `look` uses."""
+    tables, name = lake.tables, f"{MATCHES}/{source}"
+    questions, asked = tables.read(QUESTIONS), tables.version(QUESTIONS)
+    exceptions = allow_list(lake, settings)
+    base = fingerprint(
+        code_version("decontaminate"),
+        settings.evidence(),
+        sorted(read_allow_list(exceptions).phrases),  # its documents and pairs are each recipe's decision
+        encoder,
+    )
+    allowing = settings.using(allow_list=exceptions)
+
+    @cache  # the documents come in pieces
+    def index() -> Index | None:
+        return build(questions, allowing) if len(questions) else None
+
+    def work(new: pl.DataFrame) -> tuple[Frames, dict[str, object]]:
+        found = look(new, index())
+        seen = new.select("id", "text_hash")
+        return {MATCHES: found, LOOKED_AT: seen}, {"scanned": len(new), "documents with evidence": found["id"].n_unique()}
+
+    followed = follow_questions(
+        tables,
+        asset=name,
+        source=source,
+        base=base,
+        reads="clean_documents",
+        matches=MATCHES,
+        scanned=LOOKED_AT,
+        questions=QUESTIONS,
+        settings=allowing,
+        look=look,
+    )
+    refreshed = by_document(
+        tables,
+        asset=name,
+        reads="clean_documents",
+        writes=(MATCHES, LOOKED_AT),
+        source=source,
+        base=base,
+        work=work,
+        passing=passing(lake, project.curation, GROUP, source, settings.method),
+        seen_by=LOOKED_AT,
+        besides={QUESTIONS: asked},
+        again=followed is None,
+    )
+    return refreshed._replace(changed=refreshed.changed or bool(followed))
 
 
 def looked_for(

@@ -72,7 +72,7 @@ def measured(number: int) -> dict[str, float]:
         "signatures, CPU s/GB": signing / size * 1e9,
         "signals, bytes a document": disk["signals"],
         "signatures, bytes a document": disk["signatures"],
-        "signatures in memory, bytes a document": memory,
+        "signatures as clustering holds them, bytes a document": memory,
         "shuffle, s a million spans": shuffled / spans * 1e6,
     }
 
@@ -89,7 +89,9 @@ def extrapolated(terabytes: float, rates: dict[str, float]) -> dict[str, float |
         "files of text": terabytes * 1e12 / SHARD,
         "signals on disk, GB": count * rates["signals, bytes a document"] / 1e9,
         "signatures on disk, GB": count * rates["signatures, bytes a document"] / 1e9,
-        "clustering in memory, GB": count * rates["signatures in memory, bytes a document"] / 1e9,
+        "clustering, GB that one machine's disk holds": count
+        * rates["signatures as clustering holds them, bytes a document"]
+        / 1e9,
         "permutation in memory, GB": spans * 8 / 1e9,
         "spans on disk, GB": spans * SPAN_BYTES / 1e9,
         "shuffle, s": spans / 1e6 * rates["shuffle, s a million spans"],
