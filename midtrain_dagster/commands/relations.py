@@ -7,15 +7,18 @@ from midtrain_dagster.errors import MidtrainError
 
 if TYPE_CHECKING:
     import duckdb
+    import polars as pl
 
     from midtrain_dagster.recipes.recipe import Recipe
     from midtrain_dagster.recipes.selection import Selection
+    from resources.lake import Lake
 
 Paths = list[Path]
 
 
-def of_project(con: "duckdb.DuckDBPyConnection", name: str | None) -> "tuple[Recipe, Selection]":
-    """Views over the project's newest tables, as its own selection reads them; a recipe, and its selection with what is held out."""
+def of_project(con: "duckdb.DuckDBPyConnection", name: str | None) -> "tuple[Recipe, Selection, pl.DataFrame | None]":
+    """Views over the project's newest tables, as its own selection reads them; a recipe, its selection with what is held out, and
+    `tokens_per_character` of its sources."""
     from assets.reading import allow_list, cuts_of, relations
     from assets.select import selection_of
     from midtrain_dagster.commands import here
@@ -30,7 +33,33 @@ def of_project(con: "duckdb.DuckDBPyConnection", name: str | None) -> "tuple[Rec
     allowed = read_allow_list(allow_list(lake, recipe.decontamination))
     sources, method = list(project.document_sources), recipe.decontamination.method
     relations(con, lake.tables, sources, method, allowed, cuts_of(lake, recipe.name), bool(project.coordinated))
-    return recipe, selection_of(recipe)
+    return recipe, selection_of(recipe), tokens_per_character(con, lake, recipe.name)
+
+
+def tokens_per_character(con: "duckdb.DuckDBPyConnection", lake: "Lake", recipe: str) -> "pl.DataFrame | None":
+    """`source`, `rate`, as the recipe's newest mixture counted its documents; a source that it has none of gets the rate over all.
+    None before the first mixture: documents are tokenized when they are mixed."""
+    from midtrain_dagster.select.conditions import literal
+
+    if lake.artifacts.newest(f"mixture/{recipe}") is None:
+        return None
+    file = lake.artifacts.current(f"mixture/{recipe}").path / "documents.parquet"
+    counted = f"(select id, tokens from read_parquet({literal(str(file))})) m"
+    return con.sql(
+        f"with met as (select d.source, tokens, characters from {counted} join documents d using (id)), "
+        "rates as (select source, sum(tokens) / sum(characters) as rate from met group by source) "
+        "select s.source, coalesce(rate, (select sum(tokens) / sum(characters) from met)) as rate "
+        "from (select distinct source from documents) s left join rates using (source)"
+    ).pl()
+
+
+def estimated(counted: "pl.DataFrame", rates: "pl.DataFrame") -> "pl.DataFrame":
+    """A funnel with tokens by the rate of each source where none were counted."""
+    import polars as pl
+
+    by_rate = (pl.col("characters") * pl.col("rate")).round().cast(pl.Int64)
+    joined = counted.join(rates, on="source", how="left", maintain_order="left")
+    return joined.with_columns(tokens=pl.col("tokens").fill_null(by_rate)).drop("rate")
 
 
 def of_files(con: "duckdb.DuckDBPyConnection", named: dict[str, Paths | None]) -> None:

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         dry_run: Annotated[bool, typer.Option(help="Print the funnel, write nothing.")] = False,
     ) -> None:
         """Decide which documents are kept, and say why the others are not."""
-        from midtrain_dagster.commands.relations import of_files, of_project
+        from midtrain_dagster.commands.relations import estimated, of_files, of_project
         from midtrain_dagster.select.what_if import changed
         from midtrain_dagster.tables import database
 
@@ -62,16 +62,20 @@ def register(app: typer.Typer) -> None:
             raise MidtrainError(
                 "--documents: name the documents too; without it the project's own tables and a --recipe are read"
             )
+        rates = None
         with database() as con:
             if documents is None:
-                whose, chosen = of_project(con, recipe)
+                whose, chosen, rates = of_project(con, recipe)
                 chance = whose.seed
             else:
                 chosen, chance = _selection(selection, recipe)
                 of_files(con, {"documents": documents, **measured})
             chance = chance if seed is None else seed
             counted = _decided(con, changed(chosen, change or []), chance, _rulesets(rulesets), None if dry_run else out)
+        counted = counted if rates is None else estimated(counted, rates)
         shown = _totals(counted)
+        if shown["tokens"] is not None:
+            shown["tokens_are"] = "counted" if rates is None else "estimated by those of the newest mixture"
         _show(shown, counted)
         console.result({**shown, "seed": chance, "seconds": round(time.monotonic() - started, 3)})
 
@@ -134,7 +138,7 @@ def _totals(counted: "pl.DataFrame") -> dict[str, Any]:
         "left_out": int(counted.filter(~pl.col("kept"))["documents"].sum()),
         "characters": int(kept["characters"].sum()),
         "tokens": int(kept["tokens"].sum()) if kept["tokens"].null_count() < len(kept) else None,
-        "repeated_tokens": int(kept["repeated_tokens"].sum()) if kept["tokens"].null_count() < len(kept) else None,
+        "repeated_tokens": int(kept["repeated_tokens"].sum()) if kept["repeated_tokens"].null_count() < len(kept) else None,
         "funnel": counted.to_dicts(),
     }
 

@@ -1,6 +1,7 @@
 """What-if changes, and the command on plain files."""
 
 import json
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -105,9 +106,22 @@ def test_without_documents_the_projects_own_tables_are_asked(project, monkeypatc
     with dg.DagsterInstance.ephemeral() as instance:
         assert graph.resolve_job_def("some").execute_in_process(instance=instance).success
     said = json.loads(invoke("--recipe", "smoke", "--dry-run").stdout)
-    stored = Lake(project.parent, "lake").tables.read("selected_documents/smoke")
+    lake = Lake(project.parent, "lake")
+    stored = lake.tables.read("selected_documents/smoke")
     assert said["funnel"] == funnel(stored).to_dicts()
     assert said["tokens"] is None
     fewer = json.loads(invoke("--recipe", "smoke", "--set", "document.domain = 'code'", "--dry-run").stdout)
     assert {row["source"] for row in fewer["funnel"] if row["kept"]} == {"code"}
     assert fewer["kept"] < said["kept"]
+
+    def mixed(out: Path) -> tuple[str, dict[str, object]]:
+        code = stored.filter(pl.col("source") == "code")  # the only source that was mixed
+        code.select("id", tokens=pl.col("characters") * 2).write_parquet(out / "documents.parquet")
+        return "digest", {}
+
+    lake.artifacts.build("mixture/smoke", "f", mixed, {})
+    then = json.loads(invoke("--recipe", "smoke", "--dry-run").stdout)
+    assert then["tokens_are"].startswith("estimated")
+    assert "tokens_are" not in said
+    assert [row["tokens"] for row in then["funnel"]] == [row["characters"] * 2 for row in then["funnel"]]
+    assert then["tokens"] == 2 * then["characters"]
