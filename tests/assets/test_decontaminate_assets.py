@@ -16,6 +16,7 @@ from midtrain_dagster import definitions as composed
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project import project as projects
+from midtrain_dagster.recipes.decontamination import METHODS
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.sequences import Sequences
 from resources.lake import Lake
@@ -88,6 +89,19 @@ def page(lake: Lake) -> dict[str, Any]:
 def trained_texts(lake: Lake) -> pl.DataFrame:
     packed, base = lake.artifacts.current(PACKED), lake.artifacts.current("base_checkpoint/mine")
     return pl.concat(decoded(Sequences.open(packed.path / "train"), base.path / "model"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_out_the_page_that_holds_a_question(root: Path, instance: dg.DagsterInstance, method: str) -> None:
+    made = Made(root, instance, "selected_documents/mine", decontamination={"method": method})
+    assert made.failures() == {}
+    held = page(made.lake)["id"]
+    matches = made.lake.tables.read("contamination_matches")
+    assert set(matches["method"]) == {method}
+    assert held in set(matches["id"])
+    assert made.fate(held)["reason"] == "contamination"
+    fates = made.lake.tables.read("selected_documents/mine")["reason"]
+    assert (fates == "contamination").sum() <= 4  # the page, and what the small project plants
 
 
 def test_an_allow_list_takes_back_a_decision_and_not_its_evidence(root: Path, instance: dg.DagsterInstance) -> None:
