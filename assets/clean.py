@@ -9,6 +9,7 @@ from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, bars, of_table, progress
 from midtrain_dagster.clean.clean import clean
 from midtrain_dagster.code import code_version
+from midtrain_dagster.documents import ABOUT
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.refresh import Frames, by_document, fingerprint
 from midtrain_dagster.shards import Engine
@@ -60,6 +61,7 @@ def clean_documents(source: str, project: Project) -> dg.AssetsDefinition:
             source=source,
             base=fingerprint(code_version("clean"), project.cleaning.model_dump(mode="json")),
             work=work,
+            follows=ABOUT,
         )
         return of_table(
             context, lake.tables, TABLE, refreshed, {"languages": bars(languages(lake, source), "documents", rows=8)}

@@ -9,6 +9,7 @@ from midtrain_dagster.decontaminate.allow_list import NOTHING, AllowList
 from midtrain_dagster.decontaminate.cutting import CUTS_SCHEMA, without
 from midtrain_dagster.decontaminate.decide import decisive
 from midtrain_dagster.deduplicate.passages import SHARES
+from midtrain_dagster.documents import ABOUT
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Curation, Step
 from midtrain_dagster.recipes.decontamination import Decontamination
@@ -56,11 +57,25 @@ def cuts_of(lake: Lake, recipe: str) -> pl.DataFrame:
 
 
 def selection_digest(lake: Lake, recipe: str) -> str:
-    """Data version of a recipe's selection, cuts included."""
+    """Data version of a recipe's selection: of its rows, of what is cut, and of what is said of the documents that are kept."""
     record = lake.tables.record(f"selected_documents/{recipe}", f"selected_documents/{recipe}")
     if record is None:
         raise MidtrainError(f"selected_documents/{recipe} has not been made yet; materialize it first")
-    return with_cuts(lake, recipe, record.digest)
+    return fingerprint(with_cuts(lake, recipe, record.digest), said_of(lake.tables, f"selected_documents/{recipe}"))
+
+
+def said_of(tables: Tables, selected: str) -> str:
+    """Digest of what is said of the documents that are kept, beside their text: a component goes by a domain, a card by a licence."""
+    if not tables.files(selected) or not tables.files("clean_documents"):
+        return ""
+    values = {name: name for name in ("id", *ABOUT)} | {"created": "epoch_us(created)"}
+    said = ", ".join(f"coalesce({value}::varchar, '')" for value in values.values())
+    with session() as con:
+        row = con.execute(
+            f"select sum(md5_number_lower(concat_ws(chr(31), {said})))::varchar from {tables.relation('clean_documents')} "
+            f"semi join (select id, text_hash from {tables.relation(selected)} where kept) using (id, text_hash)"
+        ).fetchone()
+    return str(row[0] if row else None)
 
 
 def with_cuts(lake: Lake, recipe: str, selected: str) -> str:

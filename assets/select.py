@@ -5,7 +5,17 @@ import polars as pl
 
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, bars, markdown, of_table
-from assets.reading import ATTRIBUTES, COORDINATED, CUTS, HELD_OUT, allow_list, cuts_of, decisive_matches, relations, with_cuts
+from assets.reading import (
+    ATTRIBUTES,
+    COORDINATED,
+    CUTS,
+    HELD_OUT,
+    allow_list,
+    cuts_of,
+    decisive_matches,
+    relations,
+    selection_digest,
+)
 from midtrain_dagster.amend import Amendment, amended
 from midtrain_dagster.clean.rules import as_rules
 from midtrain_dagster.code import code_version
@@ -128,7 +138,7 @@ def fates(lake: Lake, recipe: Recipe, project: Project, names: list[str]) -> Ref
         amend=amend,
         work=work,
     )
-    return refreshed._replace(digest=with_cuts(lake, recipe.name, refreshed.digest))
+    return refreshed._replace(digest=selection_digest(lake, recipe.name))
 
 
 def exceptions(allowed: AllowList) -> list[str]:

@@ -24,6 +24,9 @@ COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 SCHEMA = pl.Schema(COLUMNS)
 
+ABOUT = ("domain", "format", "language", "url", "license", "created")
+"""What a recipe can ask of a document beside its text. Where one of these changes, the document's row does."""
+
 REJECTED_SCHEMA = pl.Schema(
     {
         "source": pl.String,

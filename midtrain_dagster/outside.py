@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from midtrain_dagster.documents import MEMBERS_SCHEMA, Batch
+from midtrain_dagster.documents import ABOUT, MEMBERS_SCHEMA, Batch, documents
 from midtrain_dagster.parts import ELSEWHERE, KEPT, Outside, Reading, Stored
 from midtrain_dagster.pieces import KEYS, Pieces, Unreadable, collected
 from midtrain_dagster.refresh import Refreshed, fingerprint, keep, unchanged
@@ -69,7 +69,7 @@ def refresh(tables: Tables, *, asset: str, name: str, source: str, base: str, ou
     vanished = sorted(set(known.marks) - set(order))
     if last and known.tables and not todo and not vanished:
         return unchanged(tables, name, last)
-    stored = Stored(tables.pieces(name, source).keys() if last else pl.DataFrame(schema=dict.fromkeys(KEYS, pl.String)))
+    stored = Stored(tables.pieces(name, source).keys(ABOUT) if last else documents([]).select(*KEYS, *ABOUT))
     with ExitStack() as stack:
         new, lost, parts = (stack.enter_context(Staged(tables, table, source)) for table in (name, REJECTS, PARTS))
         reading = Reading(outside, order, known.members, stored, (new, lost, parts))

@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from midtrain_dagster.documents import REJECTED_SCHEMA, Batch, documents
+from midtrain_dagster.documents import ABOUT, REJECTED_SCHEMA, Batch, documents
 from midtrain_dagster.pieces import KEYS
 from midtrain_dagster.seen import Holders
 from midtrain_dagster.staging import Staged
 
+ALIKE = [*KEYS, *ABOUT]
 KEPT, ELSEWHERE = pl.col("fate") == "kept", pl.col("fate") == "elsewhere"
 
 
@@ -142,11 +143,11 @@ class Stored:
         self._met = np.zeros(len(keys), dtype=bool)
 
     def unknown(self, documents: pl.DataFrame) -> pl.DataFrame:
-        """Those that are not stored with this text."""
+        """Those that are not stored with this text and with what a recipe can ask of them."""
         if self.keys.is_empty():
             return documents
-        self._met[documents.select(KEYS).join(self.keys, on=KEYS)["row"].to_numpy()] = True
-        return documents.join(self.keys, on=KEYS, how="anti", maintain_order="left")
+        self._met[documents.select(ALIKE).join(self.keys, on=ALIKE, nulls_equal=True)["row"].to_numpy()] = True
+        return documents.join(self.keys, on=ALIKE, how="anti", nulls_equal=True, maintain_order="left")
 
     def unmet(self) -> pl.DataFrame:
         """Ids of those that were never met."""

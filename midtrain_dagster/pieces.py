@@ -30,9 +30,12 @@ class Pieces(NamedTuple):
             return len(self.wanted)
         return int(collected(self.table, self.lazy().select(pl.len())).item()) if self.files else 0
 
-    def keys(self) -> pl.DataFrame:
-        """`id` and `text_hash` of all rows: some hundred bytes of memory each."""
-        return self.wanted if self.wanted is not None else collected(self.table, self.lazy().select(KEYS))
+    def keys(self, about: Sequence[str] = ()) -> pl.DataFrame:
+        """`id`, `text_hash` and the columns `about` of all rows: some hundred bytes of memory each."""
+        if self.wanted is not None and not about:
+            return self.wanted
+        rows = self.lazy() if self.wanted is None else self.lazy().join(self.wanted.lazy(), on=KEYS, how="semi")
+        return collected(self.table, rows.select(*KEYS, *about))
 
     def none(self) -> pl.DataFrame:
         """A frame of no rows."""

@@ -47,6 +47,7 @@ def by_document(
     passing: pl.DataFrame | None = None,
     seen_by: str | None = None,
     besides: Mapping[str, int] | None = None,
+    follows: Sequence[str] = (),
     again: bool = False,
 ) -> Refreshed:
     """Refresh what is computed document by document from a source of table `reads`.
@@ -55,7 +56,8 @@ def by_document(
     each table in `writes`, keyed by `id`, and what to remember, which is added up over the pieces. The first of `writes` is the asset's own table: its commit comes last
     and carries the record, so a run killed in between is simply done again. `passing` (ids) is the gate: only these
     documents are worked on. `seen_by` is the one of `writes` that has a row for every document worked on, where the first has not:
-    with a gate it tells what is done. `besides` are versions of other tables to remember. `again`: work on everything.
+    with a gate it tells what is done. `besides` are versions of other tables to remember. `follows` are columns
+    whose change makes a document another one, as its text does. `again`: work on everything.
     """
     own = writes[0]
     found = {name: tables.record(name, asset) for name in writes}
@@ -68,7 +70,7 @@ def by_document(
         return unchanged(tables, own, last)
     afresh = again or last is None or last.base != base or None in found.values()
     if passing is None:
-        new, gone, afresh = _changed(tables, source, reads, None if afresh or last is None else last.reads[reads])
+        new, gone, afresh = _changed(tables, source, reads, None if afresh or last is None else last.reads[reads], follows)
     else:
         new, gone = _gated(tables, seen_by or own, source, reads, afresh, passing)
     count = new.total()
@@ -124,12 +126,14 @@ def keep(staged: Staged, kept: Pieces | None, gone: Sequence[str]) -> None:
         staged.add(piece.join(out, on="id", how="anti", maintain_order="left"))
 
 
-def _changed(tables: Tables, source: str, reads: str, since: int | None) -> tuple[Pieces, list[str], bool]:
+def _changed(
+    tables: Tables, source: str, reads: str, since: int | None, follows: Sequence[str]
+) -> tuple[Pieces, list[str], bool]:
     """What is new and what went since a version, and whether everything is to be done again: for None, or where a file of
     that version is no longer to be read (vacuumed away, or damaged and repaired since)."""
     if since is not None:
         try:
-            new, gone, _ = tables.changes(reads, source, since)
+            new, gone, _ = tables.changes(reads, source, since, follows)
             return new, gone, False
         except Unreadable:
             pass

@@ -61,7 +61,7 @@ class DataFile(NamedTuple):
 class Changes(NamedTuple):
     """What differs between two versions of a source in a table."""
 
-    new: Pieces  # rows that are new or have a new text_hash
+    new: Pieces  # rows that are new, or have a new text_hash or another value in a column that is followed
     gone: list[str]  # ids that are no longer there, or whose row in `new` replaces an older one
     old: Pieces  # the rows that these ids had
 
@@ -162,10 +162,10 @@ class Tables:
                 newest.setdefault(record.asset, record)
         return [newest[asset] for asset in sorted(newest)]
 
-    def changes(self, name: str, source: str, since: int | None) -> Changes:
+    def changes(self, name: str, source: str, since: int | None, about: Sequence[str] = ()) -> Changes:
         """Rows of a source that are new since a version (all of them for None), and ids that went with the rows they had.
 
-        Only files that were added or removed between the two versions are read, so the cost grows with the change.
+        A row is another one where its text is, or where one of the columns `about` has another value. Only files that were added or removed between the two versions are read, so the cost grows with the change.
         Raises Unreadable where one of these is gone or damaged.
         """
         now = self.pieces(name, source)
@@ -175,9 +175,9 @@ class Tables:
         old = new._replace(files=removed)
         if not removed:
             return Changes(new, [], old)
-        keys, then = new.keys(), old.keys()
-        gone = then.join(keys, on=KEYS, how="anti").unique()
-        fresh = keys.join(then, on=KEYS, how="anti").unique()
+        keys, then, alike = new.keys(about), old.keys(about), [*KEYS, *about]
+        gone = then.join(keys, on=alike, how="anti", nulls_equal=True).select(KEYS).unique()
+        fresh = keys.join(then, on=alike, how="anti", nulls_equal=True).select(KEYS).unique()
         return Changes(new._replace(wanted=fresh), sorted(set(gone["id"])), old._replace(wanted=gone))
 
     def commit(

@@ -35,6 +35,11 @@ def sandbox() -> Sandbox | None:
         return None
 
 
+def runs(index: Index) -> bool:
+    """Whether functions are run: as the settings have it, where this machine has a sandbox."""
+    return index.settings.run_functions and sandbox() is not None
+
+
 def of_spans(pairs: pl.DataFrame, worth: pl.Expr, documents: Words, index: Index) -> pl.Series:
     """`behaviours` of those pairs (row, unit, first_word, end_word) that are worth it, and have a function on both sides."""
     asked = pairs.with_row_index().filter(worth).select("index", "row", "unit", "first_word", "end_word").rows()
@@ -60,7 +65,7 @@ def behaviours(texts: Sequence[str], units: Sequence[int], index: Index) -> list
     """For each text and unit how far the text's best function agrees with the unit's solution: 1 in every outcome, 0 in no
     more of them than a function that always gives the most frequent one. Null where there is nothing to run or to tell apart.
     """
-    box = sandbox() if index.settings.run_functions else None
+    box = sandbox() if runs(index) else None
     if box is None:
         return [None] * len(units)
     found = {i: program(text) for i, (text, unit) in enumerate(zip(texts, units, strict=True)) if index.task(unit) is not None}

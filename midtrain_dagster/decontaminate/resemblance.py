@@ -57,8 +57,9 @@ def resemblances(found: Passages, documents: Words, index: Index, encoder: Encod
     """RESEMBLANCE_SCHEMA: for each passage the one question that it resembles most, if there is one.
 
     Candidates are the TOP questions by shared rare words. With an encoder, those passages that share enough with one of them
-    (FLOOR) are encoded, together with RIVALS candidates, and the best is the nearest by cosine and words together. A function,
-    which may share no word with the question that it solves, is encoded in any case, and compared with the NEAREST tasks.
+    (FLOOR) are encoded, together with RIVALS candidates, and the best is the nearest by cosine and words together. Where functions
+    are run, every passage with one is encoded, for it may share no word with the question that it solves, and compared with the NEAREST
+    tasks.
     """
     vectors = _Vectors(found, index, encoder)
     pairs = _pairs(found, index, *_most_alike(found, index))
@@ -66,8 +67,9 @@ def resemblances(found: Passages, documents: Words, index: Index, encoder: Encod
     pairs = pairs.filter((pl.col("alike").max().over("passage") >= FLOOR) | translated)
     pairs = pairs.filter(pl.int_range(pl.len()).over("passage") < RIVALS)
     if encoder is not None:
-        tasks = _pairs(found, index, *_nearest_tasks(found, index, vectors))
-        pairs = pl.concat([pairs, tasks]).unique(["passage", "unit"], keep="first", maintain_order=True)
+        if behaviour.runs(index):
+            tasks = _pairs(found, index, *_nearest_tasks(found, index, vectors))
+            pairs = pl.concat([pairs, tasks]).unique(["passage", "unit"], keep="first", maintain_order=True)
         cosine = vectors.cosines(pairs["passage"], pairs["unit"])
         pairs = pairs.with_columns(cosine=pl.Series(cosine, dtype=pl.Float64))
     return _best(_ordered(pairs, found, documents, index), index)
