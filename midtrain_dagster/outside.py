@@ -54,9 +54,9 @@ def from_outside(
 def refresh(tables: Tables, *, asset: str, name: str, source: str, base: str, outside: Outside) -> Refreshed:
     """Bring a source up to date. `base` is the fingerprint of code and settings; where it is new, all that is there is read.
 
-    Documents that are there already keep their row and the time they were collected, new ones are added, vanished ones
-    withdrawn. Parts and rejects are committed first, the documents, whose record says what is done, last: a run killed in
-    between is simply done again.
+    Documents that are there already, with that text and with what a recipe can ask of them, keep their row and the time they
+    were collected; new ones are added, vanished ones withdrawn. Parts and rejects are committed first, the documents, whose
+    record says what is done, last: a run killed in between is simply done again.
     """
     last = tables.record(name, asset)
     marks = {part: fingerprint(base, mark) for part, mark in outside.marks.items()}
