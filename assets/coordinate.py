@@ -200,9 +200,9 @@ def disagreements(lake: Lake, samples: pl.DataFrame, each: int = 1) -> pl.DataFr
     return rows.select(
         praised=pl.when(high).then(named["one_rank"]).otherwise(named["other_rank"]),
         blamed=pl.when(high).then(named["other_rank"]).otherwise(named["one_rank"]),
+        begins="begins",
         source="source",
         id="id",
-        begins="begins",
     )
 
 

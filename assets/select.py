@@ -84,6 +84,7 @@ def selected_documents(recipe: Recipe, project: Project) -> dg.AssetsDefinition:
         table = f"{TABLE}/{recipe.name}"
         refreshed = fates(lake, recipe, project, names)
         left = funnel(lake.tables.read(table)).with_columns(pl.col("rule").fill_null("kept"))
+        left = left.select(column for column in left if column.null_count() < len(left) or column.name == "characters")
         cut = cuts_of(lake, recipe.name).select("id", "source", "reason", "benchmark", "start", "end", "left")
         shown = {
             "kept and left out": bars(left, "characters", "source", 60),
@@ -217,7 +218,7 @@ def examples(lake: Lake, recipe: str, each: int = 2) -> pl.DataFrame:
         .filter(pl.col("id").is_in(few["id"].implode()))
     )
     shown = few.join(texts.collect(), on=["id", "source"], how="left").sort("source", "rule", "id")
-    return shown.select("source", "rule", "id", "url", begins=pl.col("text").str.slice(0, 200))
+    return shown.select("source", "rule", pl.col("text").str.slice(0, 200).alias("begins"), "id", "url")
 
 
 def digest_of(tables: Tables, table: str, source: str) -> str:

@@ -199,7 +199,7 @@ def test_the_report_shows_every_pair_of_raters(rated: tuple[Path, Lake, dg.Execu
     said = {name: value.value for name, value in report.materialization.metadata.items()}
     assert said["agreement"].startswith("![plot](data:image/png;base64,")
     quarrels = said["widest disagreements"].splitlines()
-    assert quarrels[0] == "| praised | blamed | source | id | begins |"
+    assert quarrels[0] == "| praised | blamed | begins | source | id |"
     assert len(quarrels) == 2 + len(NAMES) * (len(NAMES) - 1) // 2
     assert len(said["what each adds"].splitlines()) == 2 + len(NAMES)
 
