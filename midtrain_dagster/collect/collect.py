@@ -33,7 +33,10 @@ def collect(
     """
     items = (("", item) for item in read(source, root, workers))
     with Seen() as seen:
-        meet = lambda identifier, part: Met.FIRST if seen.add(identifier) else Met.TWICE  # noqa: E731
+
+        def meet(identifier: str, part: str) -> Met:
+            return Met.FIRST if seen.add(identifier) else Met.TWICE
+
         for batch in _batches(source, items, meet, collected, progress):
             yield Batch(batch.documents, batch.rejected.drop("part"))
 

@@ -65,8 +65,8 @@ def behaviours(texts: Sequence[str], units: Sequence[int], index: Index) -> list
     """For each text and unit how far the text's best function agrees with the unit's solution: 1 in every outcome, 0 in no
     more of them than a function that always gives the most frequent one. Null where there is nothing to run or to tell apart.
     """
-    box = sandbox() if runs(index) else None
-    if box is None:
+    box = sandbox()
+    if box is None or not runs(index):
         return [None] * len(units)
     found = {i: program(text) for i, (text, unit) in enumerate(zip(texts, units, strict=True)) if index.task(unit) is not None}
     programs = {i: written for i, written in found.items() if written is not None}
