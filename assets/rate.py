@@ -18,7 +18,7 @@ from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.project.raters import DsirRater, FastTextRater, PerplexityRater, learns
 from midtrain_dagster.project.raters import Rater as RaterSettings
-from midtrain_dagster.rate.journal import Journal, completed
+from midtrain_dagster.rate.journal import completed, journal_of
 from midtrain_dagster.rate.learn import FILE
 from midtrain_dagster.rate.make import make
 from midtrain_dagster.rate.rate import Rater, rate
@@ -136,7 +136,6 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
     ) -> dg.MaterializeResult:
         raters = {entry.name: opened(entry, lake, embedder, gpu) for entry in project.raters}
         score = partial(in_shards, context, source, project, engine, (lake, embedder, gpu))
-        journal = Journal(lake.cache_path("ratings") / source)
 
         @cache
         def stored() -> pl.DataFrame | None:
@@ -144,17 +143,17 @@ def document_ratings(source: str, project: Project, method: str) -> dg.AssetsDef
             there = lake.tables.record(TABLE, context.asset_key.to_user_string())
             return lake.tables.read(TABLE, source).drop("source") if there else None
 
-        refreshed = by_document(
-            lake.tables,
-            asset=context.asset_key.to_user_string(),
-            reads="clean_documents",
-            writes=(TABLE,),
-            source=source,
-            base=fingerprint(CODE, {name: rater.version for name, rater in raters.items()}),
-            work=lambda new: ({TABLE: completed(new, stored(), list(raters.values()), journal, score)}, {}),
-            passing=passing(lake, project.curation, GROUP, source, method),
-        )
-        journal.clear()
+        with journal_of(lake.cache_path("ratings") / source, context.log.info) as journal:
+            refreshed = by_document(
+                lake.tables,
+                asset=context.asset_key.to_user_string(),
+                reads="clean_documents",
+                writes=(TABLE,),
+                source=source,
+                base=fingerprint(CODE, {name: rater.version for name, rater in raters.items()}),
+                work=lambda new: ({TABLE: completed(new, stored(), list(raters.values()), journal, score)}, {}),
+                passing=passing(lake, project.curation, GROUP, source, method),
+            )
         from midtrain_dagster.rate.plots import scores
 
         shown = scores(lake.tables.read(TABLE, source), list(raters))

@@ -2,12 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.locks import alone
 from midtrain_dagster.rate.rate import Rater, merged, rate, unrated
 
 
@@ -44,6 +46,18 @@ class Journal:
 
     def _place(self, rater: Rater) -> Path:
         return self.folder / f"{rater.name}-{rater.version}"
+
+
+@contextmanager
+def journal_of(folder: Path, waiting: Callable[[str], None] | None = None) -> Iterator[Journal]:
+    """A source's journal for this run alone, cleared when all went well.
+
+    Of two runs at once the second waits (`waiting` is told) and finds the documents rated; see `locks.alone` for how long.
+    """
+    with alone(folder.with_suffix(".lock"), f"ratings of {folder.name}", waiting=waiting):
+        journal = Journal(folder)
+        yield journal
+        journal.clear()
 
 
 def completed(

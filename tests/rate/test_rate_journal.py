@@ -1,17 +1,20 @@
 """Batches of ratings on disk: read back by version, whole or not at all."""
 
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midtrain_dagster.documents import documents
-from midtrain_dagster.rate.journal import Journal, completed
+from midtrain_dagster.rate.journal import Journal, completed, journal_of
 from midtrain_dagster.rate.rate import rate
 
 
@@ -55,6 +58,27 @@ def test_what_a_killed_process_half_wrote_is_not_read(tmp_path):
     assert len(Journal(tmp_path).read(rater, frame("a"))) == 1
     journal.clear()
     assert Journal(tmp_path).read(rater, frame("a")) == []
+
+
+def test_of_two_runs_the_second_waits_and_a_failed_one_leaves_its_ratings(tmp_path):
+    given, rater, said = frame("a", "bb"), Length(), []
+    with pytest.raises(ValueError, match="cut short"), journal_of(tmp_path / "web") as journal:
+        journal.write(rater, rate(given, [rater]))
+        raise ValueError("cut short")
+    with ThreadPoolExecutor(1) as pool, journal_of(tmp_path / "web") as journal:
+        assert len(journal.read(rater, given)) == 1
+
+        def second() -> int:
+            with journal_of(tmp_path / "web", said.append) as late:
+                return len(late.read(rater, given))
+
+        found = pool.submit(second)
+        while not said:
+            time.sleep(0.01)
+        assert not found.done()
+        assert "ratings of web: waiting for process" in said[0]
+        journal.clear()
+    assert found.result() == 0
 
 
 class Counted(Length):
