@@ -32,6 +32,7 @@ from assets import (
     deduplicate,
     embedded,
     evaluate,
+    last_look,
     mix,
     rate,
     raters,
@@ -74,7 +75,7 @@ def graph(
         *cards.assets(project, recipes),
     ]
     checks = [
-        *decontaminate.checks(recipes),
+        *last_look.checks(recipes),
         *raters.checks(project),
         *mix.checks(recipes),
         *train.checks(recipes),

@@ -1,33 +1,30 @@
 """Decontaminate: evidence for each document and benchmark question. The recipe's threshold decides, at selection."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import allow_list, before, passing
 from midtrain_dagster.code import code_version
-from midtrain_dagster.decontaminate import review
+from midtrain_dagster.decontaminate import behaviour, review
 from midtrain_dagster.decontaminate.added import follow_questions
 from midtrain_dagster.decontaminate.allow_list import read_allow_list
-from midtrain_dagster.decontaminate.decide import decisive, unexcepted
+from midtrain_dagster.decontaminate.decide import decisive
 from midtrain_dagster.decontaminate.index import Index, build
-from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match, rescan
+from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match
 from midtrain_dagster.decontaminate.questions import QUESTIONS_SCHEMA, read_questions
 from midtrain_dagster.errors import MidtrainError
-from midtrain_dagster.mix.tokens import decode
 from midtrain_dagster.project.benchmarks import Benchmark
 from midtrain_dagster.project.project import Project
 from midtrain_dagster.recipes.decontamination import Decontamination
 from midtrain_dagster.recipes.recipe import Recipe
 from midtrain_dagster.refresh import Frames, Refreshed, by_document, fingerprint, whole
-from midtrain_dagster.sequences import SPAN_COLUMNS, Sequences
 from midtrain_dagster.shards import Engine
 from resources.embedder import Embedder
 from resources.lake import Lake
@@ -36,7 +33,6 @@ GROUP: Final = "decontaminate"
 QUESTIONS = "benchmark_questions"
 MATCHES = "contamination_matches"
 EVIDENCE_ROWS = 500  # shown: some six for each benchmark and source
-SCANNED = 1 << 22  # packed tokens that are decoded and scanned at a time
 LOOKED_AT = "scanned_documents"  # id and text_hash of each document that was looked at: most have no match
 
 
@@ -119,9 +115,11 @@ def contamination_matches(source: str, project: Project, settings: Decontaminati
         embedder: dg.ResourceParam[Embedder],
         engine: dg.ResourceParam[Engine],
     ) -> dg.MaterializeResult:
-        look = partial(looked_for, context, source, embedder, engine, project.compute.shard)
-        refreshed = gathered(lake, source, project, settings, embedder.version, look)
-        return of_table(context, lake.tables, MATCHES, refreshed, {"strongest evidence": strongest(lake, source)})
+        isolation = behaviour.runs_in(settings)
+        look = partial(looked_for, context, source, embedder, isolation is not None, engine, project.compute.shard)
+        refreshed = gathered(lake, source, project, settings, fingerprint(embedder.version, isolation is not None), look)
+        more = {"strongest evidence": strongest(lake, source), "functions run in": functions_run_in(settings, isolation)}
+        return of_table(context, lake.tables, MATCHES, refreshed, more)
 
     return asset
 
@@ -131,11 +129,11 @@ def gathered(
     source: str,
     project: Project,
     settings: Decontamination,
-    encoder: str,
+    means: str,
     look: Callable[[pl.DataFrame, Index | None], pl.DataFrame],
 ) -> Refreshed:
-    """Bring the matches of a source up to date: with documents that are new, and with questions that came or went. `encoder` is
-    the version of the one that `look` uses."""
+    """Bring the matches of a source up to date: with documents that are new, and with questions that came or went. `means`
+    stands for what `look` has on this machine: its encoder, and whether it can run functions."""
     tables, name = lake.tables, f"{MATCHES}/{source}"
     questions, asked = tables.read(QUESTIONS), tables.version(QUESTIONS)
     exceptions = allow_list(lake, settings)
@@ -143,7 +141,7 @@ def gathered(
         code_version("decontaminate"),
         settings.evidence(),
         sorted(read_allow_list(exceptions).phrases),  # its documents and pairs are each recipe's decision
-        encoder,
+        means,
     )
     allowing = settings.using(allow_list=exceptions)
 
@@ -188,6 +186,7 @@ def looked_for(
     context: dg.AssetExecutionContext,
     source: str,
     embedder: Embedder,
+    isolates: bool,
     engine: Engine,
     shard: int,
     documents: pl.DataFrame,
@@ -197,12 +196,29 @@ def looked_for(
     if index is None:
         return pl.DataFrame(schema=MATCHES_SCHEMA)
     counted = progress(context, f"decontaminate {source}", "documents", len(documents))
-    look = partial(match, index=index, encoder=embedder)
+    look = partial(matched, index, embedder, isolates)
     parts = [match(documents.clear(), index, encoder=embedder)]
     for number, part in enumerate(engine.map(look, documents.select("id", "text", "text_hash").iter_slices(shard))):
         parts.append(part)
         counted.advance(min(shard, len(documents) - number * shard))
     return pl.concat(parts).sort("id", "question_id", "start", "question_part")
+
+
+def matched(index: Index, embedder: Embedder, isolates: bool, documents: pl.DataFrame) -> pl.DataFrame:
+    """Matches of a shard, on whichever machine this runs; MidtrainError where it can run functions and others cannot, or not."""
+    if (behaviour.runs_in(index.settings) is not None) != isolates:
+        raise MidtrainError(
+            "decontaminate: some machines of this run isolate functions and some do not, so that evidence would hang on where a "
+            "document was looked at; install bubblewrap on all, or set decontamination.run_functions to false"
+        )
+    return match(documents, index, encoder=embedder)
+
+
+def functions_run_in(settings: Decontamination, isolation: str | None) -> str:
+    """What isolates functions that are run beside a question's solution, or why none are."""
+    if settings.method != "cascade" or not settings.run_functions:
+        return "not run, as the recipe has it"
+    return isolation or f"not run: {behaviour.NOT_ISOLATED}"
 
 
 def strongest(lake: Lake, source: str | None = None, number: int = 6) -> dg.MetadataValue:
@@ -324,63 +340,3 @@ def gathering(recipes: list[Recipe]) -> Decontamination:
             "give them the same decontamination.method and a keep_above that serves both, or a project each"
         )
     return first
-
-
-def checks(recipes: list[Recipe]) -> list[dg.AssetChecksDefinition]:
-    """What is about to be trained on is scanned once more, as the tokens that training will read."""
-
-    def no_question_left(recipe: Recipe) -> dg.AssetChecksDefinition:
-        @dg.asset_check(asset=["packed_sequences", recipe.name], name="no_benchmark_question_left", blocking=True)
-        def check(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-            """No packed sequence holds a benchmark question in its words and their order, but for what the allow-list names."""
-            packed = lake.artifacts.current(f"packed_sequences/{recipe.name}")
-            base = lake.artifacts.current(f"base_checkpoint/{recipe.name}")
-            sequences = Sequences.open(packed.path / "train")
-            questions = lake.tables.read(QUESTIONS)
-            settings = recipe.decontamination.using(allow_list=allow_list(lake, recipe.decontamination))
-            found = pl.DataFrame(schema=MATCHES_SCHEMA)
-            if len(questions):
-                index = build(questions, settings)
-                texts = decoded(sequences, base.path / "model")
-                found = unexcepted(pl.concat([found, *(rescan(some, index) for some in texts)]), settings)
-            shown = found.select("benchmark", "question_id", "id", "score").head(10)
-            return dg.AssetCheckResult(
-                passed=not len(found),
-                description=LEFT if len(found) else None,
-                metadata={
-                    "documents scanned": len(np.unique(sequences.spans[:, SPAN_COLUMNS.index("document")])),
-                    "tokens scanned": int(sequences.spans[:, SPAN_COLUMNS.index("length")].sum()),
-                    "questions looked for": len(questions),
-                    "questions found": found["question_id"].n_unique(),
-                    "found": markdown(shown),
-                },
-            )
-
-        return check
-
-    return [no_question_left(recipe) for recipe in recipes]
-
-
-LEFT = (
-    "Training would read benchmark questions. Lower selection.contamination.score, or where a match is false, "
-    "write `id<TAB>question_id` into the recipe's decontamination.allow_list."
-)
-
-
-def decoded(sequences: Sequences, tokenizer: Path) -> Iterator[pl.DataFrame]:
-    """What training will read of each document, and each time it does: `id`, `text`, some SCANNED tokens at a time.
-
-    Pieces of one copy are put together again, for a question may lie across the edge of two sequences.
-    """
-    spans = pl.DataFrame(np.asarray(sequences.spans), schema=list(SPAN_COLUMNS)).sort("document", "document_offset", "sequence")
-    copies = spans.with_columns(copy=pl.int_range(pl.len()).over("document", "document_offset"))
-    parts = copies.group_by("document", "copy", maintain_order=True).agg("sequence", "start", "length")
-    ids = pl.read_parquet(sequences.path / "documents.parquet", columns=["id"])["id"]
-    block = (pl.col("length").list.sum().cum_sum() // SCANNED).alias("block")
-    for some in parts.with_columns(block).partition_by("block", maintain_order=True):
-        tokens = [
-            [token for s, a, n in zip(*places, strict=True) for token in sequences.tokens[s, a : a + n].tolist()]
-            for places in some.select("sequence", "start", "length").iter_rows()
-        ]
-        texts = pl.Series("text", decode(tokens, tokenizer), dtype=pl.String)
-        yield pl.DataFrame([ids[some["document"].to_list()].alias("id"), texts])

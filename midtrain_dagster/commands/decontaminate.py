@@ -114,13 +114,12 @@ def _isolation(settings, index):  # type: ignore[no-untyped-def]
     from midtrain_dagster.commands import console
     from midtrain_dagster.decontaminate import behaviour
 
-    runs = settings.method == "cascade" and settings.run_functions and index.is_code.any()
-    box = behaviour.sandbox() if runs else None
-    if runs and box is None:
-        console.say(
-            "functions are not run, for nothing isolates them on this machine: install bubblewrap to find rewritten ones"
-        )
-    return box.isolation if box is not None else None
+    if settings.method != "cascade" or not settings.run_functions or not index.is_code.any():
+        return None
+    isolation = behaviour.runs_in(settings)
+    if isolation is None:
+        console.say(f"functions are not run: {behaviour.NOT_ISOLATED}")
+    return isolation
 
 
 def _empty(schema):  # type: ignore[no-untyped-def]

@@ -16,6 +16,7 @@ from midtrain_dagster.decontaminate.functions import program
 from midtrain_dagster.decontaminate.index import Index
 from midtrain_dagster.decontaminate.words import Words
 from midtrain_dagster.errors import MidtrainError
+from midtrain_dagster.recipes.decontamination import Decontamination
 from midtrain_dagster.sandbox import Sandbox
 
 INSIDE = Path(__file__).with_name("behaviour_inside.py")
@@ -24,6 +25,7 @@ SAME, OTHER = 0.5, 0.25  # agreement from which on, and below which, two functio
 # question's subject one agrees more, of 63 rewritten solutions 10 agree less, their arguments or results being of another kind
 BEFORE, AFTER = 60, 200  # words beside a span that may belong to its function
 SECONDS = 3.0  # of a pair, when every one of them takes the CPU time that it may
+NOT_ISOLATED = "nothing isolates them on this machine; install bubblewrap to find questions whose functions were rewritten"
 
 
 @cache
@@ -35,9 +37,10 @@ def sandbox() -> Sandbox | None:
         return None
 
 
-def runs(index: Index) -> bool:
-    """Whether functions are run: as the settings have it, where this machine has a sandbox."""
-    return index.settings.run_functions and sandbox() is not None
+def runs_in(settings: Decontamination) -> str | None:
+    """What isolates the functions that are run on this machine; None where none are: by the settings, or for want of a sandbox."""
+    box = sandbox() if settings.method == "cascade" and settings.run_functions else None
+    return box.isolation if box is not None else None
 
 
 def of_spans(pairs: pl.DataFrame, worth: pl.Expr, documents: Words, index: Index) -> pl.Series:
@@ -65,8 +68,8 @@ def behaviours(texts: Sequence[str], units: Sequence[int], index: Index) -> list
     """For each text and unit how far the text's best function agrees with the unit's solution: 1 in every outcome, 0 in no
     more of them than a function that always gives the most frequent one. Null where there is nothing to run or to tell apart.
     """
-    box = sandbox()
-    if box is None or not runs(index):
+    box = sandbox() if index.settings.run_functions else None
+    if box is None:
         return [None] * len(units)
     found = {i: program(text) for i, (text, unit) in enumerate(zip(texts, units, strict=True)) if index.task(unit) is not None}
     programs = {i: written for i, written in found.items() if written is not None}

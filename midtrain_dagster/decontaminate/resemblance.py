@@ -67,7 +67,7 @@ def resemblances(found: Passages, documents: Words, index: Index, encoder: Encod
     pairs = pairs.filter((pl.col("alike").max().over("passage") >= FLOOR) | translated)
     pairs = pairs.filter(pl.int_range(pl.len()).over("passage") < RIVALS)
     if encoder is not None:
-        if behaviour.runs(index):
+        if index.settings.run_functions and behaviour.sandbox() is not None:
             tasks = _pairs(found, index, *_nearest_tasks(found, index, vectors))
             pairs = pl.concat([pairs, tasks]).unique(["passage", "unit"], keep="first", maintain_order=True)
         cosine = vectors.cosines(pairs["passage"], pairs["unit"])

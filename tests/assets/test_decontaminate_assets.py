@@ -11,14 +11,20 @@ import yaml
 from small_project import QUESTIONS, prose, write_project
 
 from assets.cards import packed_documents
-from assets.decontaminate import decoded, gathering
+from assets.decontaminate import gathering, matched
+from assets.last_look import decoded
 from midtrain_dagster import definitions as composed
-from midtrain_dagster.documents import text_hash
+from midtrain_dagster.decontaminate import behaviour
+from midtrain_dagster.decontaminate.index import build
+from midtrain_dagster.decontaminate.questions import of_rows
+from midtrain_dagster.documents import documents, text_hash
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project import project as projects
-from midtrain_dagster.recipes.decontamination import METHODS
+from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
 from midtrain_dagster.recipes.recipe import Recipe
+from midtrain_dagster.sandbox import Sandbox
 from midtrain_dagster.sequences import Sequences
+from resources.embedder import Embedder
 from resources.lake import Lake
 
 ROOT = Path(__file__).parents[2]
@@ -247,6 +253,27 @@ def test_recipes_that_cannot_share_their_evidence_are_refused() -> None:
     with pytest.raises(MidtrainError, match=r"keeps no match under 0\.3, the other's threshold is 0\.2"):
         gathering([first, lower])
     assert gathering([lower, first]) == lower.decontamination
+
+
+def test_evidence_says_whether_functions_were_run_and_is_made_again_where_they_can_be(
+    root: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> dict[str, Any]:
+        return Made(root, instance, "contamination_matches/prose").made["contamination_matches/prose"]
+
+    monkeypatch.setattr(behaviour, "sandbox", lambda: None)
+    without = made()
+    assert without["functions run in"].startswith("not run: nothing isolates them on this machine")
+    assert made()["up to date"] is True
+    monkeypatch.setattr(behaviour, "sandbox", lambda: Sandbox("bubblewrap"))
+    within = made()
+    assert (within["functions run in"], within["up to date"]) == ("bubblewrap", False)
+
+    index = build(of_rows("own", [{"question": QUESTION}]), Decontamination())
+    none = documents([{"id": "1", "text": BEFORE}]).clear()
+    assert matched(index, Embedder(), True, none).is_empty()
+    with pytest.raises(MidtrainError, match="some machines of this run isolate functions"):
+        matched(index, Embedder(), False, none)
 
 
 def test_a_threshold_under_the_evidence_is_refused() -> None:
