@@ -18,6 +18,7 @@ from midtrain_dagster.documents import Batch, rejected
 
 BLOCK_BYTES = 16 << 20
 BLOCK_ROWS = 4096
+READ_BYTES = 1 << 20  # of a column at a time: a row group as a whole is slower, and much memory
 INTEGERS = re.compile(rb'"id": ?-?\d+[,}]')
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 TEXTS = pl.Schema({"id": pl.String, "text": pl.String})
@@ -40,7 +41,7 @@ def _parquet(path: Path) -> Iterator[Batch]:
 
     taken = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
             for rows in file.iter_batches(batch_size=BLOCK_ROWS, columns=[c for c in TEXTS if c in file.schema_arrow.names]):
                 texts = _of_arrow(rows)
                 if texts is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from midtrain_dagster.cores import cores
 from midtrain_dagster.errors import MidtrainError
 from midtrain_dagster.project.project import Compute
 from midtrain_dagster.train.plan import TrainingPlan
@@ -69,7 +70,7 @@ class Gpu:
     @property
     def threads(self) -> int:
         """Of one training process: the ranks of a machine share its cores."""
-        return self.settings.threads or max(1, len(os.sched_getaffinity(0)) // self.count)
+        return self.settings.threads or max(1, cores() // self.count)
 
     def command(self, plan: Path, module: str = TRAIN, *more: str) -> list[str]:
         """The command line that runs `module` on a plan: plain Python for one rank, `torchrun` for several, under `srun` where

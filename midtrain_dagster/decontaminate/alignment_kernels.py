@@ -9,7 +9,30 @@ import numpy as np
 TAIL = 8  # words at the end of a question, or a fifth of it: what it asks, after what it tells
 PLACED = np.float32(0.3)  # of a question's weight in order, before it is asked whether it keeps its places
 SHIFTS = 40  # distances between a question and its copy that are tried
+UP, LEFT, MATCH, FIRST = 1, 2, 3, 4  # where a cell of the alignment came from; FIRST: a match that begins a path
 GAP = np.float32(0.12)  # of an average word's weight, for every word of either side that the alignment skips
+
+
+@numba.njit(nogil=True, cache=True)
+def _places(stems):  # type: ignore[no-untyped-def]
+    """Where each stem stands, as chains of ascending places: (first place of each slot, next place), -1 at the end."""
+    size = 16
+    while size < 2 * len(stems):
+        size *= 2
+    heads, following = np.full(size, -1, np.int32), np.full(len(stems), -1, np.int32)
+    for j in range(len(stems) - 1, -1, -1):
+        slot = stems[j] & np.uint64(size - 1)
+        following[j] = heads[slot]
+        heads[slot] = j
+    return heads, following
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _match(stem, j, stems, following):  # type: ignore[no-untyped-def]
+    """The first place of a chain from j on that has this stem; past the end where there is none."""
+    while j >= 0 and stems[j] != stem:
+        j = following[j]
+    return j if j >= 0 else len(stems)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -17,44 +40,75 @@ def align(q_words, q_stems, q_weights, d_words, d_stems):  # type: ignore[no-unt
     """Weighted local alignment of a question with a window: equal stems gain the word's weight, skipped words cost a little.
 
     Returns (first word, end word, common words in order, their weight, longest run of equal words, first question word,
-    end question word) of the best path. O(len(q) · len(d)) time, O(len(d)) memory.
+    end question word) of the best path. Of the table of len(q) rows and len(d) columns, only cells that are not zero are visited
+    (`alive`, a row at a time): those below or right of one that is not, and those whose stems are equal.
     """
     m, n = len(q_words), len(d_words)
     gap = GAP * (q_weights.mean() if m else np.float32(0))
-    score, length, mass = np.zeros(n + 1, np.float32), np.zeros(n + 1, np.int32), np.zeros(n + 1, np.float32)
-    left, top, run = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
-    best, longest = np.float32(0), 0
-    b_left, b_end, b_length, b_mass, b_top, b_bottom = 0, 0, 0, np.float32(0), 0, 0
+    heads, following = _places(d_stems)
+    score, run, came = np.zeros(n + 2, np.float32), np.zeros(n + 2, np.int32), np.empty((m + 1, n + 2), np.uint8)
+    alive, fresh = np.full(n + 2, n + 1, np.int32), np.empty(n + 2, np.int32)
+    best, longest, bottom, right = np.float32(0), 0, 0, 0
     for i in range(m):
-        ds, dl, dm, df, dt, dr = np.float32(0), 0, np.float32(0), 0, i, 0  # the diagonal neighbour
-        for j in range(1, n + 1):
-            us, ul, um, uf, ut, ur = score[j], length[j], mass[j], left[j], top[j], run[j]
-            if q_words[i] == d_words[j - 1]:
-                run[j] = dr + 1
-                longest = max(longest, dr + 1)
-            else:
-                run[j] = 0
-            s, origin = np.float32(0), 0
-            if us - gap > s:
-                s, origin = us - gap, 1
-            if score[j - 1] - gap > s:
-                s, origin = score[j - 1] - gap, 2
-            if q_stems[i] == d_stems[j - 1] and ds + q_weights[i] > s:
-                s, origin = ds + q_weights[i], 3
-            if origin == 0:
-                length[j], mass[j], left[j], top[j] = 0, 0, j, i + 1
-            elif origin == 2:
-                length[j], mass[j], left[j], top[j] = length[j - 1], mass[j - 1], left[j - 1], top[j - 1]
-            elif origin == 3:
-                fresh = ds <= 0
-                length[j], mass[j] = dl + 1, dm + q_weights[i]
-                left[j], top[j] = (j - 1 if fresh else df), (i if fresh else dt)
-                if s > best:
-                    best, b_left, b_end, b_length, b_mass = s, left[j], j, length[j], mass[j]
-                    b_top, b_bottom = top[j], i + 1
-            score[j] = s
-            ds, dl, dm, df, dt, dr = us, ul, um, uf, ut, ur
-    return b_left, b_end, b_length, b_mass, longest, b_top, b_bottom
+        stem, weight, back = q_stems[i], q_weights[i], came[i]
+        hit = _match(stem, heads[stem & np.uint64(len(heads) - 1)], d_stems, following) + 1
+        done, at, before, near = 0, 0, -1, np.float32(0)  # near: the score just left, in this row
+        above, above_run = np.float32(0), 0  # of the row above at `before`, which this row has overwritten
+        while True:
+            j = min(hit, alive[at])
+            if near > gap:
+                j = min(j, before + 1)
+            if j > n:
+                break
+            if j != before + 1:
+                near, above, above_run = np.float32(0), np.float32(0), 0
+            diagonal, diagonal_run = above, above_run
+            above, above_run = score[j], run[j]
+            at += alive[at] == j
+            s, origin = max(above, near) - gap, np.uint8(UP if above >= near else LEFT)
+            r = 0
+            if hit == j:
+                r = diagonal_run + 1 if q_words[i] == d_words[j - 1] else 0
+                longest = max(longest, r)
+                if diagonal + weight > max(s, np.float32(0)):
+                    s, origin = diagonal + weight, np.uint8(MATCH if diagonal > 0 else FIRST)
+                    if s > best:
+                        best, bottom, right = s, i, j
+                hit = _match(stem, following[j - 1], d_stems, following) + 1
+            s = max(s, np.float32(0))
+            score[j], run[j], back[j] = s, r, origin
+            before, near = j, s
+            if s > 0 or r > 0:
+                fresh[done] = j
+                done += 1
+        fresh[done] = n + 1
+        alive, fresh = fresh, alive
+    return *_path(came, q_weights, bottom, right, best), longest
+
+
+@numba.njit(nogil=True, cache=True)
+def _path(came, weights, i, j, best):  # type: ignore[no-untyped-def]
+    """From the best cell back: first and end word, common words, their weight, first and end question word."""
+    if best <= 0:
+        return 0, 0, 0, np.float32(0), 0, 0
+    rows, count, end, bottom = np.empty(i + 1, np.int32), 0, j, i + 1
+    while True:
+        origin = came[i, j]
+        if origin == LEFT:
+            j -= 1
+            continue
+        if origin == UP:
+            i -= 1
+            continue
+        rows[count] = i
+        count += 1
+        if origin == FIRST:
+            break
+        i, j = i - 1, j - 1
+    mass = np.float32(0)
+    for k in range(count - 1, -1, -1):
+        mass += weights[rows[k]]
+    return j - 1, end, count, mass, i, bottom
 
 
 @numba.njit(nogil=True, cache=True)
@@ -137,7 +191,7 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
         q_words, q_stems, weights = u_words[begin:stop], u_stems[begin:stop], u_weights[begin:stop]
         if least > 0 and coverage(q_stems, weights, d_stems[first:end]) < least:
             continue
-        left, right, common, mass, run, top, bottom = align(q_words, q_stems, weights, d_words[first:end], d_stems[first:end])
+        left, right, common, mass, top, bottom, run = align(q_words, q_stems, weights, d_words[first:end], d_stems[first:end])
         slack = 3 + (right - left) // 10
         low, high = max(first, first + left - slack), min(end, first + right + slack)
         total = weights.sum()

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.cores import spread
 from midtrain_dagster.decontaminate.candidates import Regions
 from midtrain_dagster.decontaminate.index import Index, Seeds
 from midtrain_dagster.decontaminate.words import Words
@@ -10,6 +11,7 @@ from midtrain_dagster.decontaminate.words import Words
 LONGEST = 400  # words of a question, and four times that of a document, that one alignment looks at
 VERBATIM = 20
 FRAME_WORDS = 4
+WORDS_A_THREAD = 20_000  # of regions, each aligned with a question: some five milliseconds
 NEAR = 50  # words beside the span where an answer counts
 
 MEASURED = (  # what the kernel measures, in its order
@@ -68,15 +70,17 @@ def measure(documents: Words, regions: Regions, index: Index, least: float = 0.0
     from midtrain_dagster.decontaminate.alignment_kernels import measure_regions
 
     units = index.units
-    measured = measure_regions(
-        np.stack([regions.rows, regions.units, regions.first, regions.end], axis=1).astype(np.int64),
-        np.float32(least),
-        LONGEST,
-        NEAR,
-        (documents.words, documents.stems, documents.offsets),
-        (units.words, units.stems, index.weights, units.offsets, index.unit_question),
-        (index.numbers.words, index.numbers.offsets, index.names.words, index.names.offsets),
-        tuple((part.stems, weights, part.offsets) for part, weights in index.parts),
+    where = np.stack([regions.rows, regions.units, regions.first, regions.end], axis=1).astype(np.int64)
+    document = documents.words, documents.stems, documents.offsets
+    unit_words = units.words, units.stems, index.weights, units.offsets, index.unit_question
+    slots = index.numbers.words, index.numbers.offsets, index.names.words, index.names.offsets
+    parts = tuple((part.stems, weights, part.offsets) for part, weights in index.parts)
+    measured = np.concatenate(
+        spread(
+            lambda a, b: measure_regions(where[a:b], np.float32(least), LONGEST, NEAR, document, unit_words, slots, parts),
+            np.concatenate([[0], np.cumsum(where[:, 3] - where[:, 2])]),
+            WORDS_A_THREAD,
+        )
     )
     rows, unit = regions.rows.astype(np.int64), regions.units.astype(np.int64)
     length = np.diff(units.offsets)[unit]

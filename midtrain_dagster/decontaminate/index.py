@@ -181,7 +181,9 @@ class Index:
     @cached_property
     def unit_weight(self) -> np.ndarray:
         """Weight of each unit's distinct words."""
-        return np.array([_distinct(self, u)[1].sum() for u in range(len(self))], np.float32)
+        first, offsets = _distinct(self.units)[1:]
+        mass = np.concatenate([[0.0], np.cumsum(self.weights[first], dtype=np.float64)])
+        return (mass[offsets[1:]] - mass[offsets[:-1]]).astype(np.float32)
 
     @cached_property
     def telling_weight(self) -> np.ndarray:
@@ -325,21 +327,22 @@ def _seeds(units: Words, n: int) -> Seeds:
     )
 
 
-def _distinct(index: Index, unit: int) -> tuple[np.ndarray, np.ndarray]:
-    begin, end = index.units.offsets[unit], index.units.offsets[unit + 1]
-    stems, first = np.unique(index.units.stems[begin:end], return_index=True)
-    return stems, index.weights[begin:end][first]
+def _distinct(units: Words) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each unit's distinct stems, where each of them stands first, and offsets by unit."""
+    from midtrain_dagster.decontaminate.resemblance_kernels import distinct
 
-
-def _vocabulary(index: Index) -> Vocabulary:
-    from midtrain_dagster.decontaminate.resemblance_kernels import digits_only, distinct
-
-    units = index.units
     count = len(units.stems)
     stems, first, offsets = np.empty(count, np.uint64), np.empty(count, np.int64), np.empty(len(units.offsets), np.int64)
     count = distinct(units.stems, units.offsets, stems, offsets, first)
-    stems, first = stems[:count], first[:count]
-    numbers = np.empty(count, np.bool_)
+    return stems[:count], first[:count], offsets
+
+
+def _vocabulary(index: Index) -> Vocabulary:
+    from midtrain_dagster.decontaminate.resemblance_kernels import digits_only
+
+    units = index.units
+    stems, first, offsets = _distinct(units)
+    numbers = np.empty(len(stems), np.bool_)
     digits_only(units.data, units.starts[first], units.ends[first], numbers)
     keys, where, number, counts = np.unique(stems, return_index=True, return_inverse=True, return_counts=True)
     posted = (counts <= max(MOST_POSTINGS, len(index) // POSTINGS_SHARE))[number]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from midtrain_dagster.cores import spread
 from midtrain_dagster.decontaminate.index import BEGINNING, Index, Table
 from midtrain_dagster.decontaminate.words import buffer, character_tables, plain_bytes
 
@@ -35,9 +36,15 @@ def with_anything(texts: pl.Series, index: Index, n: int) -> Shortlist:
     table = (bags.table.bits, bags.table.bitmap_bits, bags.table.keys, bags.table.values, bags.table.bitmap)
     postings = (bags.weights, bags.offsets, bags.posts)
     least, share = np.float32(VOTE_LEAST), np.float32(VOTE_SHARE)
-    voted = votes(
-        *buffer(texts), *character_tables(), plain_bytes(), table, postings, bags.chunk_weight, least, share, REACH, SPAN
-    )
+    data, offsets = buffer(texts)
+    how = *character_tables(), plain_bytes(), table, postings, bags.chunk_weight, least, share, REACH, SPAN
+
+    def part(first: int, end: int) -> np.ndarray:
+        found: np.ndarray = votes(data, offsets[first : end + 1], *how)
+        found[:, 0] += first
+        return found
+
+    voted = np.concatenate(spread(part, offsets))
     keep = _rows(texts, index, index.seeds(n).table, n) | _rows(texts, index, index.beginnings, BEGINNING)
     keep[voted[:, 0]] = True
     keep |= (texts.str.len_bytes() <= BRIEF_BYTES).fill_null(False).to_numpy()
@@ -51,16 +58,7 @@ def with_anything(texts: pl.Series, index: Index, n: int) -> Shortlist:
 def _rows(texts: pl.Series, index: Index, table: Table, n: int) -> np.ndarray:
     from midtrain_dagster.decontaminate.scan_kernels import rows_with_ngrams
 
-    found: np.ndarray = rows_with_ngrams(
-        *buffer(texts),
-        *character_tables(),
-        plain_bytes(),
-        n,
-        index.known_words,
-        table.bits,
-        table.bitmap_bits,
-        table.keys,
-        table.values,
-        table.bitmap,
-    )
-    return found
+    data, offsets = buffer(texts)
+    grams = index.known_words, table.bits, table.bitmap_bits, table.keys, table.values, table.bitmap
+    how = *character_tables(), plain_bytes(), n, *grams
+    return np.concatenate(spread(lambda a, b: rows_with_ngrams(data, offsets[a : b + 1], *how), offsets))
