@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 
+from assets.judging import Judging, demand_teacher
 from assets.measure import measured
 from assets.outcome import AUTOMATION, OWNERS, markdown, of_table, progress
 from assets.reading import allow_list, before, passing
@@ -28,6 +29,7 @@ from midtrain_dagster.refresh import Frames, Refreshed, by_document, fingerprint
 from midtrain_dagster.shards import Engine
 from resources.embedder import Embedder
 from resources.lake import Lake
+from resources.project_teacher import ProjectTeacher
 
 GROUP: Final = "decontaminate"
 QUESTIONS = "benchmark_questions"
@@ -90,38 +92,61 @@ def questions_of(benchmark: Benchmark, root: Path) -> pl.DataFrame:
     return of_rows(benchmark.name, rows, benchmark.mapping or None)
 
 
-def contamination_matches(source: str, project: Project, settings: Decontamination) -> dg.AssetsDefinition:
-    """Matches of one source's documents with the questions."""
-
-    @dg.asset(
-        key=[MATCHES, source],
-        deps=[
+def contamination_matches(source: str, project: Project, settings: Decontamination, threshold: float) -> dg.AssetsDefinition:
+    """Matches of one source's documents with the questions; with a judge, who decides about `threshold`, the asset has the teacher."""
+    about: dict[str, Any] = {
+        "key": [MATCHES, source],
+        "deps": [
             ["clean_documents", source],
             QUESTIONS,
             *before(project.curation, GROUP, source, project.document_sources, bool(project.raters)),
         ],
-        group_name=GROUP,
-        kinds={"numba", "deltalake"},
-        owners=OWNERS,
-        code_version=code_version("decontaminate"),
-        automation_condition=AUTOMATION,
-        tags={"midtrain/source": source},
-        description=f"Every pair of a document of `{source}` and a benchmark question that may be a copy, with its evidence.",
-    )
+        "group_name": GROUP,
+        "kinds": {"numba", "deltalake"},
+        "owners": OWNERS,
+        "code_version": code_version("decontaminate"),
+        "automation_condition": AUTOMATION,
+        "tags": {"midtrain/source": source},
+        "description": f"Every pair of a document of `{source}` and a benchmark question that may be a copy, with its evidence.",
+    }
+
+    def made(
+        context: dg.AssetExecutionContext, lake: Lake, embedder: Embedder, engine: Engine, judging: Judging | None
+    ) -> dg.MaterializeResult:
+        isolation = behaviour.runs_in(settings)
+        means = fingerprint(embedder.version, isolation is not None, judging.version if judging else "")
+        look = partial(looked_for, context, source, embedder, isolation is not None, engine, project.compute.shard, judging)
+        refreshed = gathered(lake, source, project, settings, means, look)
+        more = {"strongest evidence": strongest(lake, source), "functions run in": functions_run_in(settings, isolation)}
+        return of_table(context, lake.tables, MATCHES, refreshed, {**more, **(judging.told() if judging else {})})
+
+    judge = settings.judge
+    if judge is None:
+
+        @dg.asset(**about)
+        @measured
+        def asset(
+            context: dg.AssetExecutionContext,
+            lake: dg.ResourceParam[Lake],
+            embedder: dg.ResourceParam[Embedder],
+            engine: dg.ResourceParam[Engine],
+        ) -> dg.MaterializeResult:
+            return made(context, lake, embedder, engine, None)
+
+        return asset
+
+    @dg.asset(**about, pool="teacher")
     @measured
-    def asset(
+    def judged(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
         embedder: dg.ResourceParam[Embedder],
         engine: dg.ResourceParam[Engine],
+        teacher: dg.ResourceParam[ProjectTeacher],
     ) -> dg.MaterializeResult:
-        isolation = behaviour.runs_in(settings)
-        look = partial(looked_for, context, source, embedder, isolation is not None, engine, project.compute.shard)
-        refreshed = gathered(lake, source, project, settings, fingerprint(embedder.version, isolation is not None), look)
-        more = {"strongest evidence": strongest(lake, source), "functions run in": functions_run_in(settings, isolation)}
-        return of_table(context, lake.tables, MATCHES, refreshed, more)
+        return made(context, lake, embedder, engine, Judging(context, source, teacher, judge, threshold))
 
-    return asset
+    return judged
 
 
 def gathered(
@@ -133,7 +158,7 @@ def gathered(
     look: Callable[[pl.DataFrame, Index | None], pl.DataFrame],
 ) -> Refreshed:
     """Bring the matches of a source up to date: with documents that are new, and with questions that came or went. `means`
-    stands for what `look` has on this machine: its encoder, and whether it can run functions."""
+    stands for what `look` has on this machine: its encoder, its judge, and whether it can run functions."""
     tables, name = lake.tables, f"{MATCHES}/{source}"
     questions, asked = tables.read(QUESTIONS), tables.version(QUESTIONS)
     exceptions = allow_list(lake, settings)
@@ -189,10 +214,12 @@ def looked_for(
     isolates: bool,
     engine: Engine,
     shard: int,
+    judging: Judging | None,
     documents: pl.DataFrame,
     index: Index | None,
 ) -> pl.DataFrame:
-    """Matches of documents with questions, shard by shard; none where the project has no benchmark."""
+    """Matches of documents with questions, shard by shard, and here the judge's word on them; none where the project has no
+    benchmark."""
     if index is None:
         return pl.DataFrame(schema=MATCHES_SCHEMA)
     counted = progress(context, f"decontaminate {source}", "documents", len(documents))
@@ -201,7 +228,8 @@ def looked_for(
     for number, part in enumerate(engine.map(look, documents.select("id", "text", "text_hash").iter_slices(shard))):
         parts.append(part)
         counted.advance(min(shard, len(documents) - number * shard))
-    return pl.concat(parts).sort("id", "question_id", "start", "question_part")
+    found = pl.concat(parts).sort("id", "question_id", "start", "question_part")
+    return judging.over(found, documents, index.questions) if judging else found
 
 
 def matched(index: Index, embedder: Embedder, isolates: bool, documents: pl.DataFrame) -> pl.DataFrame:
@@ -248,7 +276,7 @@ def strongest(lake: Lake, source: str | None = None, number: int = 6) -> dg.Meta
 def contamination_report(project: Project, recipes: list[Recipe], settings: Decontamination) -> dg.AssetsDefinition:
     """Which benchmarks are touched, by how many documents of which source, on what evidence; and pairs to judge it by."""
     names = list(project.document_sources)
-    threshold = recipes[0].contamination_score if recipes else settings.threshold
+    threshold = deciding(recipes, settings)
 
     @dg.asset(
         key="contamination_report",
@@ -315,11 +343,18 @@ def done(lake: Lake, recipes: list[Recipe], matches: pl.DataFrame) -> pl.DataFra
 def assets(project: Project, recipes: list[Recipe], deps: list[dg.AssetKey]) -> list[dg.AssetsDefinition]:
     """Questions, matches of each source, report. Evidence is gathered once for all recipes; thresholds are each recipe's."""
     settings = gathering(recipes)
+    demand_teacher(project, settings, recipes)
+    threshold = deciding(recipes, settings)
     return [
         benchmark_questions(project, deps),
-        *(contamination_matches(source, project, settings) for source in project.document_sources),
+        *(contamination_matches(source, project, settings, threshold) for source in project.document_sources),
         contamination_report(project, recipes, settings),
     ]
+
+
+def deciding(recipes: list[Recipe], settings: Decontamination) -> float:
+    """The score from which on a match counts, for the report and for a judge: the first recipe's."""
+    return recipes[0].contamination_score if recipes else settings.threshold
 
 
 def gathering(recipes: list[Recipe]) -> Decontamination:
@@ -333,10 +368,17 @@ def gathering(recipes: list[Recipe]) -> Decontamination:
             problem = f"one matches by {first.method}, the other by {own.method}, or by another rule of it"
         elif other.contamination_score < first.floor - 1e-9:
             problem = f"the first keeps no match under {first.floor:g}, the other's threshold is {other.contamination_score:g}"
+        elif own.judge != first.judge:
+            problem = "they ask a judge about other matches, or one of them asks none"
+        elif first.judge is not None and other.contamination_score != recipes[0].contamination_score:
+            problem = (
+                f"the judge decides about a threshold, of the first {recipes[0].contamination_score:g}, "
+                f"of the other {other.contamination_score:g}"
+            )
         else:
             continue
         raise MidtrainError(
             f"recipes {recipes[0].name} and {other.name} cannot share a project's evidence of contamination: {problem}; "
-            "give them the same decontamination.method and a keep_above that serves both, or a project each"
+            "give them the same decontamination.method and judge and a keep_above that serves both, or a project each"
         )
     return first

@@ -41,7 +41,7 @@ class ProjectTeacher:
     def open(self) -> CachedTeacher:
         """The teacher with its cache, accounts and budget. MidtrainError where the project names none."""
         if self.settings is None:
-            raise MidtrainError("a generator needs a teacher; add a `teacher:` section to the project file")
+            raise MidtrainError("there is no teacher to ask; add a `teacher:` section to the project file")
         settings = self.settings
         if settings.kind == "local" and settings.model == PACKAGED:
             settings = settings.model_copy(update={"model": str(packaged_model(self.lake))})

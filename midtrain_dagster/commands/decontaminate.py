@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from midtrain_dagster.commands import teachers
+
 if TYPE_CHECKING:
+    from midtrain_dagster.decontaminate.judge import Ask
     from midtrain_dagster.recipes.decontamination import Decontamination
 
 
@@ -31,13 +34,15 @@ def register(app: typer.Typer) -> None:
         run_functions: Annotated[
             bool, typer.Option(help="Cascade: run functions of documents beside a question's solution, in the sandbox.")
         ] = True,
+        judge: Annotated[str, typer.Option(help=f"A teacher that decides matches in doubt. {teachers.NAMED}")] = "",
+        judge_option: Annotated[list[str] | None, typer.Option(help="Setting of that teacher, key=value; repeatable.")] = None,
     ) -> None:
         """Find benchmark questions in documents: evidence per pair, and a decision with its reason per document."""
-        from midtrain_dagster.recipes.decontamination import METHODS, Decontamination
+        from midtrain_dagster.recipes.decontamination import METHODS, Decontamination, Judge
 
-        settings = Decontamination(run_functions=run_functions)
+        settings = Decontamination(run_functions=run_functions, judge=Judge() if judge else None)
         chosen = settings.using(_choice(method, METHODS), _share(threshold), allow_list)
-        _run(sources, questions, out, chosen, _mapping(mapping), embed)
+        _run(sources, questions, out, chosen, _mapping(mapping), embed, _judge(judge, judge_option or [], out))
 
 
 def _run(
@@ -47,6 +52,7 @@ def _run(
     settings: "Decontamination",
     mapping: dict[str, str] | None,
     embed: bool | None,
+    ask: "Ask | None",
 ) -> None:
     from midtrain_dagster.commands import console
     from midtrain_dagster.decontaminate.index import build
@@ -57,7 +63,7 @@ def _run(
     index = build(asked, settings)
     encoder = _encoder(settings.method, embed)
     scanning = time.process_time()
-    counts = _scan(sources, index, settings, encoder, out)
+    counts = _scan(sources, index, settings, encoder, ask, out)
     used = max(time.process_time() - scanning, 1e-9)
     console.result(
         {
@@ -76,11 +82,12 @@ def _run(
     )
 
 
-def _scan(sources: list[Path], index, settings, encoder, out: Path) -> dict[str, int]:  # type: ignore[no-untyped-def]
+def _scan(sources: list[Path], index, settings, encoder, ask, out: Path) -> dict[str, int]:  # type: ignore[no-untyped-def]
     """Match and decide, batch by batch; counts of what was read and found."""
     from midtrain_dagster import files
     from midtrain_dagster.commands import console
     from midtrain_dagster.decontaminate.decide import DECISIONS_SCHEMA, decide
+    from midtrain_dagster.decontaminate.judge import judged
     from midtrain_dagster.decontaminate.match import MATCHES_SCHEMA, match
     from midtrain_dagster.documents import REJECTED_SCHEMA
     from midtrain_dagster.texts import read_texts
@@ -96,6 +103,10 @@ def _scan(sources: list[Path], index, settings, encoder, out: Path) -> dict[str,
             sink.write(_empty(schema))
         for batch in read_texts(sources):
             found = match(batch.documents, index, encoder=encoder, progress=progress)
+            if settings.judge is not None:
+                found, said = judged(found, batch.documents, index.questions, ask, settings.judge, settings.threshold)
+                for told, count in said._asdict().items():
+                    counts[f"judge_{told}"] = counts.get(f"judge_{told}", 0) + count
             decisions = decide(found, settings, batch.documents["id"])
             matched.write(found)
             decided.write(decisions)
@@ -107,6 +118,20 @@ def _scan(sources: list[Path], index, settings, encoder, out: Path) -> dict[str,
             counts["rejected_records"] += len(batch.rejected)
     progress.close()
     return counts
+
+
+def _judge(named: str, options: list[str], out: Path) -> "Ask | None":
+    """What asks the judge, every reply of it kept beside the results; None where none is named."""
+    from midtrain_dagster.commands import console
+    from midtrain_dagster.errors import MidtrainError
+    from resources.teacher import answers
+
+    if named:
+        teacher = teachers.opened(named, options, out / "replies.sqlite", "--judge")
+        return answers(teacher, "decontaminate", console.progress("ask the judge", "pairs"))
+    if options:
+        raise MidtrainError("--judge-option: there is no judge; name one with --judge, or leave its options out")
+    return None
 
 
 def _isolation(settings, index):  # type: ignore[no-untyped-def]

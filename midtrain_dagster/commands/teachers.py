@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 NAMED = "local:DIR, openai:URL#MODEL, or fake; its key is in the environment."
 
 
-def opened(named: str, options: list[str], cache: Path) -> "CachedTeacher":
-    """The teacher, every reply of it kept in the SQLite file `cache`. Raises MidtrainError where it is not well named."""
+def opened(named: str, options: list[str], cache: Path, option: str = "--teacher") -> "CachedTeacher":
+    """The teacher, every reply of it kept in the SQLite file `cache`. Raises MidtrainError, which names the
+    command line's `option`, where it is not well named."""
     from midtrain_dagster.project.teacher import TeacherSettings
     from resources.teacher import teacher
 
@@ -24,8 +25,8 @@ def opened(named: str, options: list[str], cache: Path) -> "CachedTeacher":
         url, _, model = place.partition("#")
         values |= {"base_url": url or None, "model": model}
     elif kind != "fake":
-        raise MidtrainError(f"--teacher {named or '(none)'}: expected local:DIR, openai:URL#MODEL or fake")
-    settings: TeacherSettings = TeacherSettings.check({**values, **pairs(options)}, "--teacher")
+        raise MidtrainError(f"{option} {named or '(none)'}: expected local:DIR, openai:URL#MODEL or fake")
+    settings: TeacherSettings = TeacherSettings.check({**values, **pairs(options)}, option)
     return teacher(settings, cache)
 
 

@@ -21,13 +21,6 @@ class Encoder(Protocol):
         """(n, d) float32, L2-normalised."""
 
 
-class Judge(Protocol):
-    """Decides for the few top candidates whether two texts pose the same problem (2311.04850)."""
-
-    def same(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """One answer per (question, document span)."""
-
-
 class Neighbours(NamedTuple):
     """Windows of documents and their nearest units."""
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from midtrain_dagster.decontaminate import behaviour, scores
 from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_votes, joined
-from midtrain_dagster.decontaminate.embedding import Encoder, Judge, nearest_questions, text_of
+from midtrain_dagster.decontaminate.embedding import Encoder, nearest_questions
 from midtrain_dagster.decontaminate.evidence import framed, measure, ngram_overlap, verbatim
 from midtrain_dagster.decontaminate.index import Index
 from midtrain_dagster.decontaminate.passages import passages
@@ -56,7 +56,7 @@ MATCHES_SCHEMA = pl.Schema(
         "numbers_kept": pl.Float64,  # share of the question's numbers, by weight, that the passage has
         "examples_kept": pl.Float64,  # share of a programming task's worked examples
         "behaves": pl.Float64,  # a function of the passage, run beside a programming task's solution: equal outcomes beyond chance
-        "judged": pl.Boolean,  # by a judge; null: not asked
+        "judged": pl.Boolean,  # by a judge, after matching (judge.py); null: not asked, or no clear answer
         "question_words": pl.Int64,
         "question_weight": pl.Float64,
         "numbers_changed": pl.Int64,
@@ -76,7 +76,6 @@ def match(
     index: Index,
     method: Method | None = None,
     encoder: Encoder | None = None,
-    judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """MATCHES_SCHEMA, sorted by id, question and place: every pair with a score worth keeping.
@@ -94,7 +93,7 @@ def match(
         listed = _shortlist(part["text"], index, chosen)
         few = part[listed.rows]
         words = split(few["text"])
-        evidence = _evidence(few["text"], words, listed.votes, index, chosen, encoder, judge)
+        evidence = _evidence(few["text"], words, listed.votes, index, chosen, encoder)
         found.append(_finished(few, words, index, chosen, evidence))
         if progress is not None:
             progress.advance(len(part))
@@ -135,7 +134,6 @@ def _evidence(
     index: Index,
     method: Method,
     encoder: Encoder | None,
-    judge: Judge | None,
 ) -> pl.DataFrame:
     """Evidence with `score`, only rows worth keeping."""
     settings = index.settings
@@ -159,8 +157,7 @@ def _evidence(
         }[method]
         assert score is not None
         evidence = evidence.with_columns(score=score)
-    evidence = evidence.filter(pl.col("score") >= floor)
-    return _judged(evidence, words, index, judge, threshold) if judge is not None else evidence
+    return evidence.filter(pl.col("score") >= floor)
 
 
 def _with_lengths(evidence: pl.DataFrame, words: Words, index: Index) -> pl.DataFrame:
@@ -222,15 +219,6 @@ def _nearest(words: Words, index: Index, encoder: Encoder, floor: float) -> pl.D
         end_word=pl.Series(near.end, dtype=pl.Int64),
         cosine=pl.Series(near.cosine, dtype=pl.Float64),
     )
-
-
-def _judged(evidence: pl.DataFrame, words: Words, index: Index, judge: Judge, threshold: float) -> pl.DataFrame:
-    """A judge's word on everything near the threshold and above: `no` brings a score under it, `yes` up to it."""
-    pairs = [(index.text(u), text_of(words, a, b)) for u, a, b in evidence.select("unit", "first_word", "end_word").iter_rows()]
-    judged = pl.Series("judged", judge.same(pairs), dtype=pl.Boolean)
-    below = pl.min_horizontal(pl.col("score"), pl.lit(threshold) * 0.99)
-    above = pl.max_horizontal(pl.col("score"), pl.lit(threshold))
-    return evidence.with_columns(judged).with_columns(score=pl.when("judged").then(above).otherwise(below))
 
 
 def _hashes(texts: pl.Series, wanted: set[int]) -> pl.Series:

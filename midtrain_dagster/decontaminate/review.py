@@ -60,8 +60,10 @@ def level() -> pl.Expr:
 def evidence() -> pl.Expr:
     """What speaks for a match in the first place, in words."""
     return (
-        pl.when(pl.col("judged").is_not_null())
-        .then(pl.lit("judged"))
+        pl.when("judged")
+        .then(pl.lit("judged the same question"))
+        .when(~pl.col("judged"))
+        .then(pl.lit("judged another question"))
         .when("verbatim")
         .then(pl.lit("verbatim"))
         .when(pl.col("behaves") >= SAME)

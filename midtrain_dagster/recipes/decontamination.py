@@ -35,6 +35,15 @@ class Cutting(Settings):
     pieces: int = Field(default=10, ge=1, description="a document that falls into more pieces is left out whole")
 
 
+class Judge(Settings):
+    """Which matches a language model, the project's teacher, is asked about (2311.04850: the best candidates alone)."""
+
+    certain: float = Field(
+        default=0.9, ge=0, le=1, description="matches of this score and above are not asked about, nor verbatim ones"
+    )
+    questions: int = Field(default=3, ge=1, description="asked about at most for one place of a document: the best matches")
+
+
 class Decontamination(Settings):
     """The `decontamination:` section of a recipe."""
 
@@ -59,6 +68,11 @@ class Decontamination(Settings):
         default=True,
         description="cascade: functions of documents that resemble a programming question are run in the sandbox beside its "
         "solution, where this machine has an isolation; what they return tells a rewriting from another task",
+    )
+    judge: Judge | None = Field(
+        default=None,
+        description="ask the teacher about matches in doubt: a yes lifts their score to the threshold, a no brings it under; "
+        "null: nobody is asked",
     )
     keep_above: float = Field(
         default=0.6, ge=0, le=1, description="matches scoring less than this share of the threshold are not kept"

@@ -11,7 +11,8 @@ import yaml
 from small_project import QUESTIONS, prose, write_project
 
 from assets.cards import packed_documents
-from assets.decontaminate import gathering, matched
+from assets.decontaminate import assets, gathering, matched
+from assets.judging import TOLD
 from assets.last_look import decoded
 from midtrain_dagster import definitions as composed
 from midtrain_dagster.decontaminate import behaviour
@@ -253,6 +254,84 @@ def test_recipes_that_cannot_share_their_evidence_are_refused() -> None:
     with pytest.raises(MidtrainError, match=r"keeps no match under 0\.3, the other's threshold is 0\.2"):
         gathering([first, lower])
     assert gathering([lower, first]) == lower.decontamination
+
+
+JUDGED = "contamination_matches/prose"
+IN_DOUBT = (
+    "A gardener sets out 12 rows of roses with 7 bushes in each row and gives away 9 bushes to a cousin who helped her carry "
+    "the soil. How many bushes does she keep for her own garden?"
+)
+
+
+def with_judge(root: Path, script: dict[str, str], **more: Any) -> None:
+    """A page in doubt, and a teacher that answers by this script."""
+    with (root / "prose.jsonl").open("a") as lines:
+        lines.write(json.dumps({"id": "roses", "text": IN_DOUBT}) + "\n")
+    values = yaml.safe_load((root / "midtrain.yaml").read_text())
+    (root / "midtrain.yaml").write_text(yaml.safe_dump({**values, "teacher": {"kind": "fake", "script": script}, **more}))
+
+
+def test_a_judge_decides_what_is_in_doubt_and_is_paid_once(root: Path, instance: dg.DagsterInstance) -> None:
+    with_judge(root, {"roses": "No, it is another."})
+
+    def made(last: str = JUDGED, **settings: Any) -> tuple[Made, dict[str, Any]]:
+        run = Made(root, instance, last, decontamination=settings)
+        assert run.failures() == {}
+        return run, run.made[JUDGED]
+
+    def roses(run: Made) -> dict[str, Any]:
+        texts = run.lake.tables.scan("clean_documents").filter(pl.col("text").str.starts_with(IN_DOUBT)).select("id").collect()
+        found = run.lake.tables.read("contamination_matches").join(texts, on="id", how="semi")
+        return dict(found.sort("score").select("judged", "score").to_dicts()[0])
+
+    alone, said = made()
+    assert "no clear answer of the judge" not in said
+    assert roses(alone)["score"] > 0.5
+
+    judging, said = made("contamination_report", judge={"questions": 1})
+    assert [said[name] for name in TOLD.values()] == [1, 0, 1, 0]
+    assert said["cost/teacher_requests"] == 1
+    assert roses(judging) == {"judged": False, "score": pytest.approx(0.495)}
+    assert "judged another question" in str(judging.made["contamination_report"])
+    _, still = made(judge={"questions": 1})
+    assert (still["up to date"], still[TOLD["asked"]]) == (True, 0)
+
+    with (root / "prose.jsonl").open("a") as lines:
+        lines.write(json.dumps({"id": "roses again", "text": f"{IN_DOUBT}\n\n{BEFORE}"}) + "\n")
+    _, said = made(judge={"questions": 1})
+    assert said[TOLD["asked"]] == 1, "documents that are as they were are not asked about again"
+    _, said = made(judge={"questions": 1, "certain": 0.89})
+    assert (said["up to date"], said[TOLD["asked"]], said["cost/teacher_requests"]) == (False, 2, 0), "what it said is kept"
+
+
+def test_a_judge_needs_a_teacher_and_recipes_one_judge(root: Path) -> None:
+    asking, others = (
+        Recipe.check({**SMOKE, "name": n, "decontamination": {"judge": j}}, n)
+        for n, j in (("one", {}), ("two", {"certain": 0.8}))
+    )
+    plain = Recipe.check({**SMOKE, "name": "plain"}, "plain")
+    project = projects.load(root / "midtrain.yaml").model_copy(update={"teacher": None})
+    with pytest.raises(MidtrainError, match=r"recipe one: decontamination\.judge asks the project's teacher.*add a `teacher:`"):
+        assets(project, [asking], [])
+    assert assets(project, [plain], [])
+    for some in ([asking, others], [asking, plain], [plain, asking]):
+        with pytest.raises(MidtrainError, match=r"cannot share a project's evidence .* they ask a judge about other matches"):
+            gathering(some)
+    strict = Recipe.check(
+        {**SMOKE, "name": "strict", "selection": {"contamination": {"score": 0.8}}, "decontamination": {"judge": {}}}, "s"
+    )
+    with pytest.raises(MidtrainError, match=r"decides about a threshold, of the first 0\.5, of the other 0\.8"):
+        gathering([asking, strict])
+
+
+def test_only_with_a_judge_the_matches_wait_for_the_teacher(root: Path) -> None:
+    project = projects.load(root / "midtrain.yaml")
+    pools = {}
+    for name, judge in (("plain", None), ("judging", {})):
+        recipe = Recipe.check({**SMOKE, "name": name, "decontamination": {"judge": judge}}, name)
+        found = next(one for one in assets(project, [recipe], []) if one.key.to_user_string() == JUDGED)
+        pools[name] = (found.op.pool, "teacher" in found.required_resource_keys)
+    assert pools == {"plain": (None, False), "judging": ("teacher", True)}
 
 
 def test_evidence_says_whether_functions_were_run_and_is_made_again_where_they_can_be(

@@ -215,22 +215,6 @@ def test_embedding_finds_meaning_and_says_where():
         match(docs, index)
 
 
-class _Judge:
-    def __init__(self, answer):
-        self.answer = answer
-
-    def same(self, pairs):
-        return [self.answer] * len(pairs)
-
-
-@pytest.mark.parametrize("answer", [True, False])
-def test_judge_has_the_last_word(answer):
-    choice = Decontamination()
-    found = match(_documents(FERRY), build(QUESTIONS, choice), judge=_Judge(answer))
-    assert decide(found, choice)["contaminated"].to_list() == [answer]
-    assert found["judged"].to_list() == [answer] * len(found)
-
-
 def test_unknown_method_and_no_questions_are_errors():
     with pytest.raises(MidtrainError, match="magic"):
         match(_documents(FERRY), build(QUESTIONS), "magic")
