@@ -66,7 +66,7 @@ def _around(documents: Words, row: int, first: int, end: int) -> str:
 
 def behaviours(texts: Sequence[str], units: Sequence[int], index: Index) -> list[float | None]:
     """For each text and unit how far the text's best function agrees with the unit's solution: 1 in every outcome, 0 in no
-    more of them than a function that always gives the most frequent one. Null where there is nothing to run or to tell apart.
+    more of them than a function that always gives the most frequent one. Null where there is nothing to run or to compare.
     """
     box = sandbox() if index.settings.run_functions else None
     if box is None:
@@ -74,12 +74,11 @@ def behaviours(texts: Sequence[str], units: Sequence[int], index: Index) -> list
     found = {i: program(text) for i, (text, unit) in enumerate(zip(texts, units, strict=True)) if index.task(unit) is not None}
     programs = {i: written for i, written in found.items() if written is not None}
     known = _outcomes(sorted({units[i] for i in programs}), index, box)
-    asked = [i for i in programs if _usual(known[units[i]]) < 1]
+    asked = [i for i in programs if len({outcome for _, outcome in known[units[i]]}) > 1]
     pairs: list[dict[str, Any]] = [{"known": known[units[i]], **programs[i]._asdict()} for i in asked]
     said: list[float | None] = [None] * len(units)
-    for i, equal in zip(asked, _run(pairs, box), strict=True):
-        usual = _usual(known[units[i]])
-        said[i] = max(0.0, (equal / len(known[units[i]]) - usual) / (1 - usual))
+    for i, share in zip(asked, _run(pairs, box), strict=True):
+        said[i] = share
     return said
 
 
@@ -89,12 +88,6 @@ def _outcomes(units: list[int], index: Index, box: Sandbox) -> dict[int, list[tu
     tasks = [task._asdict() for task in map(index.task, missing) if task is not None]
     index.outcomes.update(zip(missing, _run(tasks, box), strict=True))
     return {unit: index.outcomes[unit] for unit in units}
-
-
-def _usual(known: list[tuple[str, str]]) -> float:
-    """The share of the most frequent outcome; 1, which tells nothing, where there are hardly any."""
-    said = [outcome for _, outcome in known]
-    return max(map(said.count, said)) / len(said) if len(said) > 2 else 1.0
 
 
 def _run(asked: list[dict[str, Any]], box: Sandbox) -> list[Any]:

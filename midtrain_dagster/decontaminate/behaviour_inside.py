@@ -1,8 +1,8 @@
 """Runs inside the sandbox: do the functions of a text do what a question's own solution does? Standard library only.
 
 Standard input is a JSON list. For {"code", "entry", "calls"}, a question's solution, one line of JSON is printed: what it returns for
-which arguments, [[arguments, outcome], …]. For {"known", "code", "names"}, these and the functions of a text: for how many the best
-function returns the same.
+which arguments, [[arguments, outcome], …]. For {"known", "code", "names"}, these and the functions of a text: how far the best
+function agrees, or null where none of them can be compared.
 Whatever is run has a process and CPU time of its own, so that an endless loop costs one answer.
 """
 
@@ -22,7 +22,8 @@ SECONDS = 1  # of CPU a process: what was found until then counts
 CALL = 0.02  # of CPU a call
 PROBES = 48  # outcomes of the solution that are compared
 TRIES = 400  # calls of the solution before it is given up to find so many
-FIRST = 8  # of the outcomes: a function that gives none of them is another one
+FIRST = 8  # outcomes: a function that gives none of so many is another one
+LEAST, ANSWERED = 4, 0.25  # outcomes, and share of the calls that must not fail, for a comparison
 LONGEST = 400  # characters of arguments and of an outcome
 POOL: tuple[tuple[Any, ...], ...] = (
     (5, 12, 1, 30, 0, 7, 2, 100, -3, 18),
@@ -39,7 +40,7 @@ POOL: tuple[tuple[Any, ...], ...] = (
 
 def main() -> None:
     for asked in json.load(sys.stdin):
-        said = apart(partial(agreement, asked)) or 0 if "known" in asked else apart(partial(outcomes, asked)) or []
+        said = apart(partial(agreement, asked)) if "known" in asked else apart(partial(outcomes, asked)) or []
         print(json.dumps(said), flush=True)
 
 
@@ -100,21 +101,44 @@ def outcomes(task: dict[str, Any], say: Callable[[Any], object]) -> None:
 
 
 def agreement(pair: dict[str, Any], say: Callable[[Any], object]) -> None:
-    """How many outcomes are equal, for the function and the order of arguments that give most."""
+    """The highest agreement of a text's functions, with their arguments in any order."""
     others = functions(pair["code"])
     probes = [(ast.literal_eval(key), outcome) for key, outcome in pair["known"]]
-    size, best = len(probes[0][0]), 0
+    size, best = len(probes[0][0]), -1.0
     orders = list(itertools.permutations(range(size))) if size <= 3 else [tuple(range(size))]
     for name in pair["names"]:
         for order in orders if callable(others.get(name)) else ():
-            equal = 0
-            for number, (arguments, outcome) in enumerate(probes):
-                if number == FIRST and not equal:
-                    break
-                equal += called(others[name], tuple(arguments[i] for i in order)) == outcome
-            if equal > best:
-                best = equal
+            share = agrees(others[name], order, probes)
+            if share is not None and share > best:
+                best = share
                 say(best)
+
+
+def agrees(function: Callable[..., Any], order: tuple[int, ...], probes: list[tuple[tuple[Any, ...], str]]) -> float | None:
+    """1 where a function gives every known outcome, 0 where it gives no more of them than one that always gives the most frequent.
+
+    Calls that fail are left out: a function may ask more of its arguments than the solution does. None where too few are left to
+    compare, or where the function itself gives always the same: it is meant for other arguments.
+    """
+    pairs: list[tuple[str, str]] = []
+    for arguments, outcome in probes:
+        if len(pairs) == FIRST and not any(own == known for own, known in pairs) and varied([own for own, _ in pairs]):
+            return 0.0
+        own = called(function, tuple(arguments[i] for i in order))
+        if own is not None:
+            pairs.append((own, outcome))
+    wanted, given = [known for _, known in pairs], [own for own, _ in pairs]
+    if len(pairs) < max(LEAST, len(probes) * ANSWERED) or not varied(wanted):
+        return 0.0
+    if not varied(given):
+        return None
+    usual = max(map(wanted.count, wanted)) / len(pairs)
+    equal = sum(own == known for own, known in pairs) / len(pairs)
+    return max(0.0, (equal - usual) / (1 - usual))
+
+
+def varied(said: list[str]) -> bool:
+    return len(set(said)) > 1
 
 
 def called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str | None:

@@ -24,7 +24,7 @@ LEAST = 1.2  # of shared weight, in words as rare as can be, to be compared at a
 ENGLISH, NUMBERS_LEFT = 0.1, 0.75  # of a passage's words in common English; of its and the question's numbers, in a translation
 BEYOND_ASCII = 0.01  # of a passage's bytes, in another language
 SAME_SUBJECT = 0.33  # cosine of a function to be run
-NEAREST = 5  # programming questions that a function is compared with
+NEAREST = 10  # programming questions that a function is compared with
 SAME = 0.75  # two questions this alike are taken for one: neither is the other's rival
 
 
