@@ -6,7 +6,6 @@ Words are 64-bit hashes; `offsets` are prefix positions, so row i is `[offsets[i
 import numba  # noqa: TID253
 import numpy as np
 
-TAIL = 8  # words at the end of a question, or a fifth of it: what it asks, after what it tells
 PLACED = np.float32(0.3)  # of a question's weight in order, before it is asked whether it keeps its places
 SHIFTS = 40  # distances between a question and its copy that are tried
 UP, LEFT, MATCH, FIRST = 1, 2, 3, 4  # where a cell of the alignment came from; FIRST: a match that begins a path
@@ -176,12 +175,12 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
     """Evidence for every region, a row each; zeros for one that holds less than `least` of its unit's weight.
 
     `regions`: (n, 4) row, unit, first word, end word. `document`: words, stems, offsets. `unit`: words, stems, weights,
-    offsets, question. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
+    offsets, question, first word of the tail. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
     passages. Columns: first word, end word, run, common, order, overlap, answer, options, passage, span, numbers changed,
     names changed, frame, tail, words in place, their weight, their longest run.
     """
     d_words, d_stems, d_offsets = document
-    u_words, u_stems, u_weights, u_offsets, question_of = unit
+    u_words, u_stems, u_weights, u_offsets, question_of, tail_of = unit
     number_words, number_offsets, name_words, name_offsets = slots
     out = np.zeros((len(regions), 17), np.float64)
     for r in range(len(regions)):
@@ -216,9 +215,8 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
         out[r, 10] = _missing(numbers, d_words[low:high])
         out[r, 11] = _missing(names, d_words[low:high])
         out[r, 12] = min(1.0, mass / (total - filled)) if total > filled else 0.0
-        last = max(u_offsets[u], u_offsets[u + 1] - max(TAIL, (u_offsets[u + 1] - u_offsets[u]) // 5))
-        tail = slice(last, u_offsets[u + 1])
-        out[r, 13] = coverage(u_stems[tail], u_weights[tail], d_stems[low : min(b, high + near)])
+        tail = slice(tail_of[u], u_offsets[u + 1])
+        out[r, 13] = coverage(u_stems[tail], u_weights[tail], d_stems[max(low, first + right - near) : min(b, high + near)])
         if mass >= PLACED * total:
             one, two = min(left - top, right - bottom), max(left - top, right - bottom)
             words, weight, longest = in_place(q_stems, weights, d_stems[first:end], one - 2, min(two, one + SHIFTS) + 3)

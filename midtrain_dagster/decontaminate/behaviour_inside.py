@@ -101,17 +101,20 @@ def outcomes(task: dict[str, Any], say: Callable[[Any], object]) -> None:
 
 
 def agreement(pair: dict[str, Any], say: Callable[[Any], object]) -> None:
-    """The highest agreement of a text's functions, with their arguments in any order."""
+    """The highest agreement of a text's functions, with their arguments in any order: 0 until one was found, null where all of them
+    were called and none can be compared. Nothing is said of a program that does not run, for want of a module maybe."""
     others = functions(pair["code"])
+    there = [others[name] for name in pair["names"] if callable(others.get(name))]
     probes = [(ast.literal_eval(key), outcome) for key, outcome in pair["known"]]
-    size, best = len(probes[0][0]), -1.0
+    size = len(probes[0][0])
     orders = list(itertools.permutations(range(size))) if size <= 3 else [tuple(range(size))]
-    for name in pair["names"]:
-        for order in orders if callable(others.get(name)) else ():
-            share = agrees(others[name], order, probes)
-            if share is not None and share > best:
-                best = share
-                say(best)
+    shares: list[float] = []
+    for function, order in itertools.product(there, orders):
+        say(max(shares, default=0.0))
+        share = agrees(function, order, probes)
+        shares += [share] if share is not None else []
+    if there:
+        say(max(shares, default=None))
 
 
 def agrees(function: Callable[..., Any], order: tuple[int, ...], probes: list[tuple[tuple[Any, ...], str]]) -> float | None:

@@ -57,7 +57,7 @@ EVIDENCE_SCHEMA = pl.Schema(
         "numbers_changed": pl.Int64,
         "names_changed": pl.Int64,
         "frame_overlap": pl.Float64,  # as order_overlap, of what is left when changed numbers and names are set aside
-        "tail_overlap": pl.Float64,  # weight of the question's last words (a fifth, at least eight) in or just after the span
+        "tail_overlap": pl.Float64,  # weight of the words with which the question asks (`tails`), at the span's end or just after
         "placed_words": pl.Int64,  # words of the question that keep their distance from each other
         "placed_overlap": pl.Float64,  # their weight, over the question's
         "placed_run": pl.Int64,  # the longest run of them
@@ -72,7 +72,7 @@ def measure(documents: Words, regions: Regions, index: Index, least: float = 0.0
     units = index.units
     where = np.stack([regions.rows, regions.units, regions.first, regions.end], axis=1).astype(np.int64)
     document = documents.words, documents.stems, documents.offsets
-    unit_words = units.words, units.stems, index.weights, units.offsets, index.unit_question
+    unit_words = units.words, units.stems, index.weights, units.offsets, index.unit_question, index.tails
     slots = index.numbers.words, index.numbers.offsets, index.names.words, index.names.offsets
     parts = tuple((part.stems, weights, part.offsets) for part, weights in index.parts)
     measured = np.concatenate(

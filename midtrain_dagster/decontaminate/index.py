@@ -12,6 +12,7 @@ import polars as pl
 
 from midtrain_dagster.decontaminate.allow_list import read_allow_list
 from midtrain_dagster.decontaminate.functions import Task, task
+from midtrain_dagster.decontaminate.tails import tails
 from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.documents import text_hash
 from midtrain_dagster.errors import MidtrainError
@@ -160,6 +161,11 @@ class Index:
         """Which units are a function to write."""
         code = self.questions["question"].str.contains("def ", literal=True).to_numpy()
         return np.asarray(code[self.unit_question], np.bool_)
+
+    @cached_property
+    def tails(self) -> np.ndarray:
+        """The word of each unit from which on it asks."""
+        return tails(self.units, self.is_code | (np.array(self.unit_part) != "question"))
 
     @cached_property
     def spelled(self) -> np.ndarray:

@@ -197,7 +197,10 @@ def _wholes(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, enc
     row, unit, first, end = (whole[k].to_numpy() for k in keys)
     regions = Regions(row, unit, first, end, np.zeros(len(whole), np.int64))
     measured = measure(words, regions, index, keep_all=True).drop(keys)
-    return pl.concat([whole, measured.drop([c for c in measured.columns if c in whole.columns])], how="horizontal")
+    told = [pl.lit(None, pl.Float64).alias("behaves")] if "behaves" not in whole.columns else []  # no passage was compared
+    whole = pl.concat([whole.with_columns(told), measured.drop([c for c in measured.columns if c in whole.columns])], how="horizontal")
+    certain = pl.col("verbatim").fill_null(False) | pl.col("behaves").is_not_null()
+    return whole.with_columns(score=pl.when(certain).then("score").otherwise(scores.asking(pl.col("score"))))
 
 
 def _stronger(one: pl.DataFrame, two: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from midtrain_dagster.decontaminate import behaviour
 SHORT_TOKENS, LONG_TOKENS = 20, 50  # decon: the required score falls linearly between them
 TELLING = 2.2  # in words as rare as can be
 FRAME = 0.8
-SHARED_START = 12  # words in a row
+SHARED_START, ASKED = 12, 0.5  # words in a row; weight of what the question asks that must be there too
 SPELLED_RUN = 24  # letters in a row, where letters are words: every page has all of them, in any order
 LEAST_LCS = 8
 QWEN_LCS = 13
@@ -82,8 +82,7 @@ def cascade() -> pl.Expr:
     verbatim = pl.col("verbatim") & ((weight >= TELLING / 2) | (beside >= 0.8))
     telling = (pl.col("telling_weight") >= TELLING) | ((beside >= 0.8) & (pl.col("numbers") == 0))
     lexical = pl.when(verbatim).then(1.0).when(telling).then(lexical).otherwise(pl.min_horizontal(lexical, 0.49))
-    shared_start = (run >= SHARED_START) & (pl.col("tail_overlap") < 0.5) & (words >= 2 * SHARED_START)
-    lexical = pl.when(shared_start).then(pl.min_horizontal(lexical, 0.49)).otherwise(lexical)
+    lexical = asking(lexical)
     lexical = pl.when(pl.col("spelled") & ~verbatim & (run < SPELLED_RUN)).then(0.0).otherwise(lexical)
     common = pl.col("lcs_words")
     phrase = (common - run <= 1) & (common / words < PHRASE) & (words < 40) & ~verbatim
@@ -94,6 +93,12 @@ def cascade() -> pl.Expr:
         .otherwise(lexical)
         .clip(0, 1)
     )
+
+
+def asking(score: pl.Expr) -> pl.Expr:
+    """A score, for what has a question's beginning word for word: who does not ask the same at its end has another question."""
+    shared_start = (run >= SHARED_START) & (pl.col("tail_overlap") < ASKED) & (words >= 2 * SHARED_START)
+    return pl.when(shared_start).then(pl.min_horizontal(score, 0.49)).otherwise(score)
 
 
 def _scattered() -> pl.Expr:
