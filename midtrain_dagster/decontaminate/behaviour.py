@@ -23,6 +23,7 @@ INSIDE = Path(__file__).with_name("behaviour_inside.py")
 AT_ONCE = 40  # solutions, or pairs, of one sandbox, which keeps no more than a megabyte of what it prints
 SAME, OTHER = 0.5, 0.25  # agreement from which on, and below which, two functions do the same or not: of 64 other tasks on a
 # question's subject one agrees more, of 63 rewritten solutions 10 agree less, their arguments or results being of another kind
+NEAR_SUBJECT, SURE = 0.45, 0.9  # cosine of what two functions are said to do, and the agreement that needs none
 BEFORE, AFTER = 60, 200  # words beside a span that may belong to its function
 SECONDS = 3.0  # of a pair, when every one of them takes the CPU time that it may
 NOT_ISOLATED = "nothing isolates them on this machine; install bubblewrap to find questions whose functions were rewritten"

@@ -23,7 +23,7 @@ CALL = 0.02  # of CPU a call
 PROBES = 48  # outcomes of the solution that are compared
 TRIES = 400  # calls of the solution before it is given up to find so many
 FIRST = 8  # outcomes: a function that gives none of so many is another one
-LEAST, ANSWERED = 4, 0.25  # outcomes, and share of the calls that must not fail, for a comparison
+LEAST, ANSWERED = 6, 0.5  # outcomes, and share of the calls that must not fail, for a comparison
 LONGEST = 400  # characters of arguments and of an outcome
 POOL: tuple[tuple[Any, ...], ...] = (
     (5, 12, 1, 30, 0, 7, 2, 100, -3, 18),

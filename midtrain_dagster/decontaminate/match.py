@@ -177,7 +177,7 @@ def _cascade(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, en
     evidence = evidence.with_columns(score=scores.cascade())
     worth = pl.col("code") & ~pl.col("verbatim") & (pl.col("score") >= WORTH_RUNNING) & (pl.col("order_overlap") < WHOLE)
     evidence = evidence.with_columns(behaves=behaviour.of_spans(evidence, worth, words, index))
-    evidence = evidence.with_columns(score=scores.behaving(pl.col("score")))
+    evidence = evidence.with_columns(score=scores.behaving(pl.col("score"), pl.lit(None, pl.Float64)))
     return _stronger(evidence, _wholes(texts, words, votes, index, encoder))
 
 
@@ -198,7 +198,9 @@ def _wholes(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, enc
     regions = Regions(row, unit, first, end, np.zeros(len(whole), np.int64))
     measured = measure(words, regions, index, keep_all=True).drop(keys)
     told = [pl.lit(None, pl.Float64).alias("behaves")] if "behaves" not in whole.columns else []  # no passage was compared
-    whole = pl.concat([whole.with_columns(told), measured.drop([c for c in measured.columns if c in whole.columns])], how="horizontal")
+    whole = pl.concat(
+        [whole.with_columns(told), measured.drop([c for c in measured.columns if c in whole.columns])], how="horizontal"
+    )
     certain = pl.col("verbatim").fill_null(False) | pl.col("behaves").is_not_null()
     return whole.with_columns(score=pl.when(certain).then("score").otherwise(scores.asking(pl.col("score"))))
 

@@ -79,7 +79,8 @@ def cascade() -> pl.Expr:
     text = text + pl.when(overlap >= 0.5).then(0.08 * beside).otherwise(0.0)
     needed = 0.48 + 0.40 * (1 - (weight - 2) / 10).clip(0, 1)
     lexical = (0.5 * text / needed).clip(0, 1)
-    verbatim = pl.col("verbatim") & ((weight >= TELLING / 2) | (beside >= 0.8))
+    whole = (run >= words) & (words >= SHARED_START)  # as it stands, but for signs: a list's, or another notation's
+    verbatim = (pl.col("verbatim") & ((weight >= TELLING / 2) | (beside >= 0.8))) | whole
     telling = (pl.col("telling_weight") >= TELLING) | ((beside >= 0.8) & (pl.col("numbers") == 0))
     lexical = pl.when(verbatim).then(1.0).when(telling).then(lexical).otherwise(pl.min_horizontal(lexical, 0.49))
     lexical = asking(lexical)
@@ -144,14 +145,17 @@ def resemblance(encoded: bool) -> pl.Expr:
         .then(pl.max_horizontal(worded, 0.5 + 0.2 * kept))
         .otherwise(worded)
     )
-    return behaving(worded)
+    return behaving(worded, pl.col("cosine"))
 
 
-def behaving(score: pl.Expr) -> pl.Expr:
-    """A score, for two functions that were run: what returns the same is the same, and what does not is another task."""
-    agrees = pl.col("behaves")
-    same = pl.when(agrees >= behaviour.SAME).then(0.5 + 0.5 * agrees)
-    return same.when(agrees < behaviour.OTHER).then(pl.min_horizontal(score, 0.49)).otherwise(score)
+def behaving(score: pl.Expr, cosine: pl.Expr) -> pl.Expr:
+    """A score, for two functions that were run: what returns the same is the same, and what does not is another task. Functions of
+    which other things are said (by `cosine`; null: not compared) must agree in nearly everything: small ones do half of what others do.
+    """
+    agrees, far = pl.col("behaves"), (cosine < behaviour.NEAR_SUBJECT).fill_null(False)
+    same = pl.when(agrees >= pl.when(far).then(behaviour.SURE).otherwise(behaviour.SAME)).then(0.5 + 0.5 * agrees)
+    another = agrees < pl.when(far).then(behaviour.SURE).otherwise(behaviour.OTHER)
+    return same.when(another).then(pl.min_horizontal(score, 0.49)).otherwise(score)
 
 
 def examples() -> pl.Expr:
