@@ -39,7 +39,13 @@ class Embedder:
 
         path = packaged_model() if self.model == PACKAGED else self.model
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        encoder = SentenceTransformer(str(path), device=device, local_files_only=Path(path).exists())
+        try:
+            encoder = SentenceTransformer(str(path), device=device, local_files_only=Path(path).exists())
+        except (OSError, ValueError) as error:
+            raise MidtrainError(
+                f"the encoder {self.model} cannot be loaded ({' '.join(str(error).split())[:200]}); name a sentence-transformers "
+                "directory, a name that the hub knows and this machine can reach, or packaged"
+            ) from None
         return encoder.to(torch.bfloat16) if self.precision == "bf16" else encoder
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

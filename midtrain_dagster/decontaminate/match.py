@@ -10,9 +10,11 @@ from midtrain_dagster.decontaminate.candidates import Regions, by_ngrams, by_vot
 from midtrain_dagster.decontaminate.embedding import Encoder, nearest_questions
 from midtrain_dagster.decontaminate.evidence import framed, measure, ngram_overlap, verbatim
 from midtrain_dagster.decontaminate.index import Index
+from midtrain_dagster.decontaminate.languages import Foreign, foreign_documents
 from midtrain_dagster.decontaminate.passages import passages
 from midtrain_dagster.decontaminate.resemblance import resemblances
 from midtrain_dagster.decontaminate.shortlist import Shortlist, with_anything, with_ngrams
+from midtrain_dagster.decontaminate.translated import translated
 from midtrain_dagster.decontaminate.whole import same_examples, short_lines
 from midtrain_dagster.decontaminate.words import Words, split
 from midtrain_dagster.documents import text_hash
@@ -90,10 +92,12 @@ def match(
         raise MidtrainError("decontaminate: the method `embedding` needs an encoder; name an embedding model, or use `cascade`")
     found = []
     for part in _slices(documents):
-        listed = _shortlist(part["text"], index, chosen)
+        foreign = foreign_documents(part["text"], encoder) if chosen == "cascade" else None
+        listed = _shortlist(part["text"], index, chosen, foreign)
         few = part[listed.rows]
         words = split(few["text"])
-        evidence = _evidence(few["text"], words, listed.votes, index, chosen, encoder)
+        among = foreign.among(listed.rows) if foreign else None
+        evidence = _evidence(few["text"], words, listed.votes, index, chosen, encoder, among)
         found.append(_finished(few, words, index, chosen, evidence))
         if progress is not None:
             progress.advance(len(part))
@@ -121,10 +125,12 @@ def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
         begin = end
 
 
-def _shortlist(texts: pl.Series, index: Index, method: Method) -> Shortlist:
+def _shortlist(texts: pl.Series, index: Index, method: Method, foreign: Foreign | None) -> Shortlist:
     if method == "embedding":
         return Shortlist(np.arange(len(texts)), np.empty((0, 5), np.int32))
-    return (with_anything if method == "cascade" else with_ngrams)(texts, index, SEED_WORDS[method])
+    if method == "cascade":
+        return with_anything(texts, index, SEED_WORDS[method], foreign.rows if foreign else None)
+    return with_ngrams(texts, index, SEED_WORDS[method])
 
 
 def _evidence(
@@ -134,6 +140,7 @@ def _evidence(
     index: Index,
     method: Method,
     encoder: Encoder | None,
+    foreign: Foreign | None,
 ) -> pl.DataFrame:
     """Evidence with `score`, only rows worth keeping."""
     settings = index.settings
@@ -143,7 +150,7 @@ def _evidence(
         assert encoder is not None
         evidence = _nearest(words, index, encoder, floor).with_columns(score=pl.col("cosine"))
     elif method == "cascade":
-        evidence = _cascade(texts, words, votes, index, encoder)
+        evidence = _cascade(texts, words, votes, index, encoder, foreign)
     else:
         evidence = measure(words, by_ngrams(words, index, SEED_WORDS[method]), index)
         evidence = _with_lengths(evidence, words, index)
@@ -167,7 +174,9 @@ def _with_lengths(evidence: pl.DataFrame, words: Words, index: Index) -> pl.Data
     )
 
 
-def _cascade(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, encoder: Encoder | None) -> pl.DataFrame:
+def _cascade(
+    texts: pl.Series, words: Words, votes: np.ndarray, index: Index, encoder: Encoder | None, foreign: Foreign | None
+) -> pl.DataFrame:
     """Candidates from 6-grams and votes of rare words, aligned and measured; then what resembles a question as a whole."""
     regions = joined(by_ngrams(words, index, SEED_WORDS["cascade"]), by_votes(words, index, votes))
     evidence = measure(words, regions, index, LEAST_OVERLAP)
@@ -178,17 +187,21 @@ def _cascade(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, en
     worth = pl.col("code") & ~pl.col("verbatim") & (pl.col("score") >= WORTH_RUNNING) & (pl.col("order_overlap") < WHOLE)
     evidence = evidence.with_columns(behaves=behaviour.of_spans(evidence, worth, words, index))
     evidence = evidence.with_columns(score=scores.behaving(pl.col("score"), pl.lit(None, pl.Float64)))
-    return _stronger(evidence, _wholes(texts, words, votes, index, encoder))
+    return _stronger(evidence, _wholes(texts, words, votes, index, encoder, foreign))
 
 
-def _wholes(texts: pl.Series, words: Words, votes: np.ndarray, index: Index, encoder: Encoder | None) -> pl.DataFrame:
-    """Evidence of passages as wholes: reworded questions, short questions as lines, tasks by their examples."""
+def _wholes(
+    texts: pl.Series, words: Words, votes: np.ndarray, index: Index, encoder: Encoder | None, foreign: Foreign | None
+) -> pl.DataFrame:
+    """Evidence of passages as wholes: reworded and translated questions, short questions as lines, tasks by their examples."""
     lines = short_lines(texts, words, index).with_columns(score=pl.lit(1.0), verbatim=pl.lit(True))
     tasks = same_examples(texts, words, index).with_columns(score=scores.examples())
     found = [lines, tasks]
-    short = passages(words, index, votes)
-    if short is not None:
-        alike = resemblances(short, words, index, encoder)
+    abroad = translated(words, index, encoder, foreign) if foreign is not None and encoder is not None else None
+    for short in (passages(words, index, votes), abroad):
+        if short is None:
+            continue
+        alike = resemblances(short, words, index, encoder, foreign)
         alike = alike.with_columns(telling_weight=pl.Series(index.telling_weight[alike["unit"].to_numpy()], dtype=pl.Float64))
         found.append(alike.with_columns(score=scores.resemblance(encoder is not None)))
     whole = pl.concat(found, how="diagonal").sort("row", "unit", "score", descending=[False, False, True])

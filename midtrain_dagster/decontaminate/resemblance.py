@@ -12,19 +12,24 @@ import polars as pl
 
 from midtrain_dagster.decontaminate import behaviour
 from midtrain_dagster.decontaminate.embedding import Encoder
-from midtrain_dagster.decontaminate.index import FUNCTION_WORDS, Index, Vocabulary
+from midtrain_dagster.decontaminate.index import Index, Vocabulary
+from midtrain_dagster.decontaminate.languages import Foreign, foreign
 from midtrain_dagster.decontaminate.passages import Passages
-from midtrain_dagster.decontaminate.words import Words, split
+from midtrain_dagster.decontaminate.scores import TELLING
+from midtrain_dagster.decontaminate.words import Words
 
 TOP = 8  # questions compared exactly
 RIVALS = 5  # of these, how many an encoder reads
 FLOOR = 0.3  # a passage less alike than this to every question is not encoded: of clean paragraphs 2 in 100 are
 ENCODED = 2000  # characters; encoders read 256 tokens
 LEAST = 1.2  # of shared weight, in words as rare as can be, to be compared at all
-ENGLISH, NUMBERS_LEFT = 0.1, 0.75  # of a passage's words in common English; of its and the question's numbers, in a translation
-BEYOND_ASCII = 0.01  # of a passage's bytes, in another language
+NUMBERS_LEFT = 0.75  # of a passage's and the question's numbers, in a translation
 SAME_SUBJECT = 0.33  # cosine of a function to be run
 NEAREST = 10  # programming questions that a function is compared with
+SAME_MEANING = 0.7  # of a foreign passage, on the encoder's own scale, to be looked at further
+SAYING = 8  # words of a question that may be known by its meaning alone
+TRANSLATIONS = 5  # questions that a foreign passage is compared with
+AT_ONCE = 256  # foreign passages that are encoded together
 SAME = 0.75  # two questions this alike are taken for one: neither is the other's rival
 
 
@@ -43,6 +48,8 @@ RESEMBLANCE_SCHEMA = pl.Schema(
         "numbers_own": pl.Float64,  # share of the passage's numbers that are the question's
         "cosine": pl.Float64,  # null: no encoder
         "cosine_lead": pl.Float64,
+        "translation": pl.Float64,  # cosine on the encoder's own scale, of a foreign document; null: it reads English alone
+        "translation_lead": pl.Float64,  # of `translation` over the next question's
         "code": pl.Boolean,  # the question is a function to write
         "behaves": pl.Float64,  # agreement of a function in the passage with the question's solution; null: not compared
     }
@@ -53,13 +60,16 @@ DOCSTRING = re.compile(r"(\"\"\"|''')(.*?)\1", re.DOTALL)
 EXAMPLES = re.compile(r"\n\s*(?:>>>|\w+\(.*\)\s*(?:==|=>|->|➞|→|=)|(?:for )?examples?\b)", re.IGNORECASE)
 
 
-def resemblances(found: Passages, documents: Words, index: Index, encoder: Encoder | None = None) -> pl.DataFrame:
+def resemblances(
+    found: Passages, documents: Words, index: Index, encoder: Encoder | None = None, abroad: Foreign | None = None
+) -> pl.DataFrame:
     """RESEMBLANCE_SCHEMA: for each passage the one question that it resembles most, if there is one.
 
     Candidates are the TOP questions by shared rare words. With an encoder, those passages that share enough with one of them
     (FLOOR) are encoded, together with RIVALS candidates, and the best is the nearest by cosine and words together. Where functions
     are run, every passage with one is encoded, for it may share no word with the question that it solves, and compared with the NEAREST
-    tasks.
+    tasks. `abroad`: documents in languages that the encoder reads; their passages are compared with the questions
+    nearest in meaning.
     """
     vectors = _Vectors(found, index, encoder)
     pairs = _pairs(found, index, *_most_alike(found, index))
@@ -70,9 +80,13 @@ def resemblances(found: Passages, documents: Words, index: Index, encoder: Encod
         if index.settings.run_functions and behaviour.sandbox() is not None:
             tasks = _pairs(found, index, *_nearest_tasks(found, index, vectors))
             pairs = pl.concat([pairs, tasks]).unique(["passage", "unit"], keep="first", maintain_order=True)
+        if abroad is not None:
+            meant = _pairs(found, index, *_nearest_in_meaning(found, index, vectors, abroad))
+            pairs = pl.concat([pairs, meant]).unique(["passage", "unit"], keep="first", maintain_order=True)
         cosine = vectors.cosines(pairs["passage"], pairs["unit"])
         pairs = pairs.with_columns(cosine=pl.Series(cosine, dtype=pl.Float64))
-    return _best(_ordered(pairs, found, documents, index), index)
+    best = _best(_ordered(pairs, found, documents, index), index)
+    return best if abroad is None else _as_translations(best, abroad)
 
 
 def _ordered(pairs: pl.DataFrame, found: Passages, documents: Words, index: Index) -> pl.DataFrame:
@@ -98,6 +112,11 @@ class _Vectors:
         texts = [prose(_text(self.found.words, i))[:ENCODED] for i in missing]
         self._passages.update(zip(missing, np.asarray(self.encoder.encode(texts), np.float32), strict=True))
         return np.stack([self._passages[i] for i in numbers])
+
+    def forget(self, numbers: list[int]) -> None:
+        """Passages that nothing is near to: a large foreign text has very many."""
+        for number in numbers:
+            self._passages.pop(number, None)
 
     def questions(self, units: list[int]) -> np.ndarray:
         """(n, d)."""
@@ -140,6 +159,39 @@ def _nearest_tasks(found: Passages, index: Index, vectors: _Vectors) -> tuple[np
     return np.array(written, np.int64)[at], tasks[order[near]]
 
 
+def _nearest_in_meaning(found: Passages, index: Index, vectors: _Vectors, abroad: Foreign) -> tuple[np.ndarray, np.ndarray]:
+    """(passage, unit) of each foreign passage and the questions of nearest meaning, if one is near: the two need not share a word."""
+    passages = np.flatnonzero(np.isin(found.rows, abroad.rows))
+    asked = telling_units(index)
+    near = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    if not len(passages) or not len(asked):
+        return near[0]
+    questions = vectors.questions(asked.tolist())
+    for at in range(0, len(passages), AT_ONCE):
+        some = passages[at : at + AT_ONCE]
+        cosine = vectors.passages(some.tolist()) @ questions.T
+        close = abroad.reading.closeness(cosine.max(axis=1)) >= SAME_MEANING
+        order = np.argsort(-cosine[close], axis=1, kind="stable")[:, :TRANSLATIONS]
+        near.append((np.repeat(some[close], order.shape[1]), asked[order].ravel()))
+        vectors.forget(some[~close].tolist())
+    passage, unit = (np.concatenate(side) for side in zip(*near, strict=True))
+    return passage, unit
+
+
+def telling_units(index: Index) -> np.ndarray:
+    """The questions that say enough to be known by their meaning alone: not a phrase, as any text has them."""
+    enough = (index.telling_weight >= TELLING) & (np.diff(index.units.offsets) >= SAYING)
+    found: np.ndarray = np.flatnonzero(enough & ~index.is_code & ~index.spelled)
+    return found
+
+
+def _as_translations(best: pl.DataFrame, abroad: Foreign) -> pl.DataFrame:
+    """With the cosines of foreign documents' passages on the encoder's own scale."""
+    own = pl.col("row").is_in(abroad.rows.tolist())
+    near, lead = abroad.reading.closeness(pl.col("cosine")), abroad.reading.share(pl.col("cosine_lead"))
+    return best.with_columns(translation=pl.when(own).then(near), translation_lead=pl.when(own).then(lead))
+
+
 def _pairs(found: Passages, index: Index, passage: np.ndarray, unit: np.ndarray) -> pl.DataFrame:
     """What passages and units have in common by their words, each passage's most alike unit first."""
     from midtrain_dagster.decontaminate.resemblance_kernels import shared_words
@@ -160,24 +212,16 @@ def _pairs(found: Passages, index: Index, passage: np.ndarray, unit: np.ndarray)
             "numbers_kept": np.where(q_numbers > 0, numbers_both / np.maximum(q_numbers, 1e-9), np.nan),
             "numbers_own": np.where(own_numbers > 0, numbers_both / np.maximum(own_numbers, 1e-9), np.nan),
             "shared_weight": both,
-            "foreign": _foreign(found.words)[passage],
+            "foreign": foreign(found.words)[passage],
             "cosine": np.full(len(unit), np.nan),
+            "translation": np.full(len(unit), np.nan),
+            "translation_lead": np.full(len(unit), np.nan),
         }
     )
-    frame = frame.with_columns(pl.col("numbers_kept", "numbers_own", "cosine").fill_nan(None))
-    return frame.sort("passage", "alike", "unit", descending=[False, True, False])
-
-
-def _foreign(words: Words) -> np.ndarray:
-    """Which texts have less than ENGLISH of their words among English's commonest, and letters that English lacks: code has none."""
-    common = np.isin(words.words, split(pl.Series(FUNCTION_WORDS.split())).words)
-    seen = np.concatenate([[0], np.cumsum(common)])
-    beyond = np.concatenate([[0], np.cumsum(words.data >= 0x80)])
-    hardly = np.diff(seen[words.offsets]) < ENGLISH * np.maximum(1, np.diff(words.offsets))
-    own: np.ndarray = hardly & (
-        np.diff(beyond[words.text_offsets]) >= BEYOND_ASCII * np.maximum(1, np.diff(words.text_offsets))
+    frame = frame.with_columns(
+        pl.col("numbers_kept", "numbers_own", "cosine", "translation", "translation_lead").fill_nan(None)
     )
-    return own
+    return frame.sort("passage", "alike", "unit", descending=[False, True, False])
 
 
 def _best(pairs: pl.DataFrame, index: Index) -> pl.DataFrame:

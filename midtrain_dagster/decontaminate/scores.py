@@ -17,6 +17,9 @@ PHRASE = 0.7
 TRANSLATED = (
     1.7  # in words as rare as can be, each worth the bits that choose one question: 0.7 of them make chance one in 1,000
 )
+CLOSE, AHEAD = 0.8, 0.1  # of a translation, on the encoder's own scale: its nearness, and its lead over the next question
+SAME_SUBJECT = 0.5  # on that scale: below it the same numbers are another text's, as tables and manuals have many
+TRANSLATION = 0.85  # the most that meaning alone scores, as a judge may be asked about it
 CODE = 0.2  # two docstrings without names and examples are less alike than two whole questions
 
 run, hits, words = pl.col("longest_run"), pl.col("ngram_hits"), pl.col("question_words")
@@ -122,7 +125,8 @@ def resemblance(encoded: bool) -> pl.Expr:
     (docs/decontamination.md), rounded. Numbers that agree speak for a rewording, others for another problem; of a programming
     task they say little, for its examples may be others. Without an encoder a passage counts only when it leads every other
     question clearly by its words and has the question's numbers, and no others. Of a translation the
-    numbers and names are left: as much of them as ever tells one question of some 20,000 from chance (TRANSLATED).
+    numbers and names are left: as much of them as ever tells one question of some 20,000 from chance (TRANSLATED); and its
+    meaning, where the encoder reads its language (`translation`).
     """
     kept, own = pl.col("numbers_kept"), pl.col("numbers_own").fill_null(pl.col("numbers_kept"))
     agreed = 0.6 * kept + 0.4 * own
@@ -140,12 +144,30 @@ def resemblance(encoded: bool) -> pl.Expr:
         worded = pl.when(sure).then(0.5 + 0.5 * pl.col("alike")).otherwise(0.0)
     worded = pl.when(telling).then(worded).otherwise(0.0)
     kept_all = (pl.col("number_count") >= 3) & (pl.min_horizontal(kept, own) >= 0.75) & (pl.col("shared_weight") >= TRANSLATED)
+    kept_all = kept_all & (pl.col("translation").is_null() | (pl.col("translation") >= SAME_SUBJECT))
     worded = (
         pl.when(pl.col("foreign") & ~pl.col("code") & kept_all)
         .then(pl.max_horizontal(worded, 0.5 + 0.2 * kept))
         .otherwise(worded)
     )
+    worded = pl.when(_translated()).then(pl.max_horizontal(worded, _meaning())).otherwise(worded)
     return behaving(worded, pl.col("cosine"))
+
+
+def _translated() -> pl.Expr:
+    """A foreign passage as near to the question as translations are, nearer than to any other, and with no other numbers.
+
+    Numbers are in conflict where of two and more of the question's less than half are there, and they are less than half of the
+    passage's: some may be written as words, and a solution beside the question has numbers of its own.
+    """
+    kept = pl.col("numbers_kept").fill_null(1.0)
+    conflict = (pl.col("number_count") >= 2) & (pl.max_horizontal(kept, pl.col("numbers_own").fill_null(0.0)) < 0.5)
+    near = (pl.col("translation") >= CLOSE) & (pl.col("translation_lead") >= AHEAD)
+    return near.fill_null(False) & (pl.col("telling_weight") >= TELLING) & ~pl.col("code") & ~conflict
+
+
+def _meaning() -> pl.Expr:
+    return 0.5 + (TRANSLATION - 0.5) * ((pl.col("translation") - CLOSE) / (1 - CLOSE)).clip(0, 1)
 
 
 def behaving(score: pl.Expr, cosine: pl.Expr) -> pl.Expr:

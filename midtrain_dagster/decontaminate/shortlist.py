@@ -28,8 +28,9 @@ def with_ngrams(texts: pl.Series, index: Index, n: int) -> Shortlist:
     return Shortlist(np.flatnonzero(found), np.empty((0, 5), np.int32))
 
 
-def with_anything(texts: pl.Series, index: Index, n: int) -> Shortlist:
-    """Rows that share an n-gram, a short question's beginning, or many rare words in one place; or that work a task's examples."""
+def with_anything(texts: pl.Series, index: Index, n: int, besides: np.ndarray | None = None) -> Shortlist:
+    """Rows that share an n-gram, a short question's beginning, or many rare words in one place; or that work a task's examples;
+    and rows `besides`, which are looked at in any case."""
     from midtrain_dagster.decontaminate.scan_kernels import votes
 
     bags = index.bags
@@ -50,6 +51,8 @@ def with_anything(texts: pl.Series, index: Index, n: int) -> Shortlist:
     keep |= (texts.str.len_bytes() <= BRIEF_BYTES).fill_null(False).to_numpy()
     if index.is_code.any():
         keep |= texts.str.contains("def ", literal=True).fill_null(False).to_numpy()
+    if besides is not None:
+        keep[besides] = True
     rows = np.flatnonzero(keep)
     voted[:, 0] = np.searchsorted(rows, voted[:, 0])
     return Shortlist(rows, voted)
