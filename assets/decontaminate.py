@@ -304,8 +304,8 @@ def contamination_report(project: Project, recipes: list[Recipe], settings: Deco
             work=lambda: (table.with_columns(source=pl.lit("all")), {}),
         )
         more = {
-            "by benchmark and source": markdown(table, len(table)),
-            "by evidence": markdown(review.by_evidence(matches, threshold), EVIDENCE_ROWS),
+            "by benchmark and source": markdown(review.narrow(table), len(table)),
+            "by evidence": markdown(review.narrow(review.by_evidence(matches, threshold)), EVIDENCE_ROWS),
             "by level of score": markdown(review.by_level(matches, threshold)),
             "what recipes do": markdown(done(lake, recipes, matches)),
             **side_by_side(lake, questions, matches),
@@ -336,7 +336,7 @@ def done(lake: Lake, recipes: list[Recipe], matches: pl.DataFrame) -> pl.DataFra
         near = matches.filter((pl.col("score") >= score) & (pl.col("method") == settings.method))
         counting = decisive(near, settings.using(threshold=score, allow_list=allow_list(lake, settings)))["id"].n_unique()
         about = {"recipe": recipe.name, "method": settings.method, "threshold": score, "action": settings.action}
-        rows.append({**about, "contaminated": counting, "on the allow-list": near["id"].n_unique() - counting})
+        rows.append({**about, "contaminated": counting, "allowed": near["id"].n_unique() - counting})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

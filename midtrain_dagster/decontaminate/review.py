@@ -32,6 +32,13 @@ def by_evidence(matches: pl.DataFrame, threshold: float) -> pl.DataFrame:
     return hits.group_by([*BENCHMARK, "evidence"]).agg(*_counted()).sort([*BENCHMARK, "evidence"])
 
 
+def narrow(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of counts for a narrow page: what was touched first, under short names."""
+    first = ("benchmark", "found_in", "evidence", "questions_touched", "questions", "documents", "best_score")
+    chosen = table.select([name for name in first if name in table.columns])
+    return chosen.rename({"questions_touched": "touched", "questions": "of", "best_score": "best"}, strict=False)
+
+
 def by_level(matches: pl.DataFrame, threshold: float) -> pl.DataFrame:
     """What each level holds, highest first: level, counts (at this threshold), pairs, questions, documents, and the documents
     that a threshold at the level's foot would take in all."""
@@ -41,7 +48,7 @@ def by_level(matches: pl.DataFrame, threshold: float) -> pl.DataFrame:
     )
     best = levelled.group_by("id").agg(pl.col("level").max())["level"]
     above = [int((best >= foot).sum()) for foot in rows["level"]]
-    return rows.with_columns(documents_from_here_up=pl.Series(above, dtype=pl.Int64)).sort("level", "counts", descending=True)
+    return rows.with_columns(from_here_up=pl.Series(above, dtype=pl.Int64)).sort("level", "counts", descending=True)
 
 
 def _counted() -> list[pl.Expr]:
@@ -100,7 +107,7 @@ def aligned(chosen: pl.DataFrame, questions: pl.DataFrame, documents: pl.DataFra
         passage = text[max(0, row["start"] - AROUND) : row["end"] + AROUND]
         question, said = side_by_side((row["question"] or "")[:LONGEST], passage[:LONGEST])
         about = {name: row[name] for name in ("level", "score", "benchmark", "evidence", "source")}
-        shown.append({**about, "question": question, "passage": said, "id": row["id"], "question_id": row["question_id"]})
+        shown.append({**about, "question": question, "passage": said, "ids": f"{row['id']} {row['question_id']}"})
     return pl.DataFrame(shown, infer_schema_length=None)
 
 

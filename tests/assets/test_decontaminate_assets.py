@@ -234,7 +234,7 @@ def test_the_report_shows_what_a_threshold_would_take(root: Path, instance: dg.D
     made = Made(root, instance, "contamination_report")
     assert made.failures() == {}
     said = made.made["contamination_report"]
-    assert "| gardener_test | 3 | prose |" in said["by benchmark and source"]
+    assert "| gardener_test | prose | 3 | 3 | 2 | 1 |" in said["by benchmark and source"]
     assert "| gardener_test | prose | verbatim | 1 | 2 | 1 |" in said["by evidence"]
     assert "| 1 | True | 2 | 1 | 2 | 2 |" in said["by level of score"]
     assert "| mine | cascade | 0.5 | drop | 2 | 0 |" in said["what recipes do"]

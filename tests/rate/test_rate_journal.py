@@ -62,9 +62,14 @@ def test_what_a_killed_process_half_wrote_is_not_read(tmp_path):
 
 def test_of_two_runs_the_second_waits_and_a_failed_one_leaves_its_ratings(tmp_path):
     given, rater, said = frame("a", "bb"), Length(), []
-    with pytest.raises(ValueError, match="cut short"), journal_of(tmp_path / "web") as journal:
-        journal.write(rater, rate(given, [rater]))
-        raise ValueError("cut short")
+
+    def cut_short() -> None:
+        with journal_of(tmp_path / "web") as journal:
+            journal.write(rater, rate(given, [rater]))
+            raise ValueError("cut short")
+
+    with pytest.raises(ValueError, match="cut short"):
+        cut_short()
     with ThreadPoolExecutor(1) as pool, journal_of(tmp_path / "web") as journal:
         assert len(journal.read(rater, given)) == 1
 
