@@ -80,7 +80,7 @@ def doubtful(matches: pl.DataFrame, settings: Judge, threshold: float) -> list[l
     """
     certain = (
         pl.col("verbatim").fill_null(False)
-        | (pl.col("behaves").fill_null(0.0) >= SAME)
+        | ((pl.col("behaves").fill_null(0.0) >= SAME) & (pl.col("score") >= SAME))  # small functions may agree by chance
         | (pl.col("score") >= max(settings.certain, threshold))
     )
     places = matches.with_row_index("row").with_columns(certain=certain).sort("id", "start", "end", "row")

@@ -137,6 +137,8 @@ def test_certain_pairs_are_not_asked_about_and_of_the_others_the_best_of_a_place
     assert [1] not in doubtful(some, Judge(certain=1.0, questions=9), 0.5)
     assert [0] in doubtful(some, Judge(questions=9), 0.97), "nothing under the threshold is certain by its score"
     assert doubtful(some.clear(), SETTINGS, 0.5) == []
+    chance = rows({"question_id": "agrees by chance", "score": 0.49, "behaves": 0.7})
+    assert doubtful(chance, SETTINGS, 0.5) == [[0]]
 
 
 def test_no_pair_in_doubt_and_nobody_is_asked():
