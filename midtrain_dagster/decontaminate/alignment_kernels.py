@@ -175,12 +175,12 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
     """Evidence for every region, a row each; zeros for one that holds less than `least` of its unit's weight.
 
     `regions`: (n, 4) row, unit, first word, end word. `document`: words, stems, offsets. `unit`: words, stems, weights,
-    offsets, question, first word of the tail. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
+    offsets, question, first word of the tail and how far before its place it may stand. `slots`: words and offsets of numbers, of names. `parts`: stems, weights, offsets of answers, options,
     passages. Columns: first word, end word, run, common, order, overlap, answer, options, passage, span, numbers changed,
     names changed, frame, tail, words in place, their weight, their longest run.
     """
     d_words, d_stems, d_offsets = document
-    u_words, u_stems, u_weights, u_offsets, question_of, tail_of = unit
+    u_words, u_stems, u_weights, u_offsets, question_of, tail_of, back_of = unit
     number_words, number_offsets, name_words, name_offsets = slots
     out = np.zeros((len(regions), 17), np.float64)
     for r in range(len(regions)):
@@ -216,7 +216,11 @@ def measure_regions(regions, least, limit, near, document, unit, slots, parts): 
         out[r, 11] = _missing(names, d_words[low:high])
         out[r, 12] = min(1.0, mass / (total - filled)) if total > filled else 0.0
         tail = slice(tail_of[u], u_offsets[u + 1])
-        out[r, 13] = coverage(u_stems[tail], u_weights[tail], d_stems[max(low, first + right - near) : min(b, high + near)])
+        aligned = max(
+            0, u_offsets[u] + bottom - tail_of[u]
+        )  # words of the tail: only so far before the path's end can it stand
+        asks = max(a, first + right - aligned - aligned // 4 - back_of[u])
+        out[r, 13] = coverage(u_stems[tail], u_weights[tail], d_stems[asks : min(b, high + near)])
         if mass >= PLACED * total:
             one, two = min(left - top, right - bottom), max(left - top, right - bottom)
             words, weight, longest = in_place(q_stems, weights, d_stems[first:end], one - 2, min(two, one + SHIFTS) + 3)

@@ -101,27 +101,27 @@ def outcomes(task: dict[str, Any], say: Callable[[Any], object]) -> None:
 
 
 def agreement(pair: dict[str, Any], say: Callable[[Any], object]) -> None:
-    """The highest agreement of a text's functions, with their arguments in any order: 0 until one was found, null where all of them
-    were called and none can be compared. Nothing is said of a program that does not run, for want of a module maybe."""
+    """The highest agreement of a text's functions, with their arguments in any order: 0 until one was found, null where none agrees
+    and one of them cannot be compared. Nothing is said of a program that does not run, for want of a module maybe."""
     others = functions(pair["code"])
     there = [others[name] for name in pair["names"] if callable(others.get(name))]
     probes = [(ast.literal_eval(key), outcome) for key, outcome in pair["known"]]
     size = len(probes[0][0])
     orders = list(itertools.permutations(range(size))) if size <= 3 else [tuple(range(size))]
-    shares: list[float] = []
+    best, meant_for_others = 0.0, False
     for function, order in itertools.product(there, orders):
-        say(max(shares, default=0.0))
+        say(best)
         share = agrees(function, order, probes)
-        shares += [share] if share is not None else []
+        best, meant_for_others = max(best, share or 0.0), meant_for_others or share is None
     if there:
-        say(max(shares, default=None))
+        say(None if meant_for_others and not best else best)
 
 
 def agrees(function: Callable[..., Any], order: tuple[int, ...], probes: list[tuple[tuple[Any, ...], str]]) -> float | None:
     """1 where a function gives every known outcome, 0 where it gives no more of them than one that always gives the most frequent.
 
-    Calls that fail are left out: a function may ask more of its arguments than the solution does. None where too few are left to
-    compare, or where the function itself gives always the same: it is meant for other arguments.
+    Calls that fail are left out, for a function may ask more of its arguments than the solution does; 0 where too few are left. None
+    where the function itself gives always the same: it is meant for other arguments.
     """
     pairs: list[tuple[str, str]] = []
     for arguments, outcome in probes:

@@ -12,6 +12,7 @@ LONGEST = 400  # words of a question, and four times that of a document, that on
 VERBATIM = 20
 FRAME_WORDS = 4
 WORDS_A_THREAD = 20_000  # of regions, each aligned with a question: some five milliseconds
+SLACK = 2
 NEAR = 50  # words beside the span where an answer counts
 
 MEASURED = (  # what the kernel measures, in its order
@@ -72,7 +73,15 @@ def measure(documents: Words, regions: Regions, index: Index, least: float = 0.0
     units = index.units
     where = np.stack([regions.rows, regions.units, regions.first, regions.end], axis=1).astype(np.int64)
     document = documents.words, documents.stems, documents.offsets
-    unit_words = units.words, units.stems, index.weights, units.offsets, index.unit_question, index.tails
+    unit_words = (
+        units.words,
+        units.stems,
+        index.weights,
+        units.offsets,
+        index.unit_question,
+        index.tails,
+        np.where(index.ends_loosely, NEAR, SLACK),
+    )
     slots = index.numbers.words, index.numbers.offsets, index.names.words, index.names.offsets
     parts = tuple((part.stems, weights, part.offsets) for part, weights in index.parts)
     measured = np.concatenate(

@@ -165,7 +165,12 @@ class Index:
     @cached_property
     def tails(self) -> np.ndarray:
         """The word of each unit from which on it asks."""
-        return tails(self.units, self.is_code | (np.array(self.unit_part) != "question"))
+        return tails(self.units, self.ends_loosely)
+
+    @cached_property
+    def ends_loosely(self) -> np.ndarray:
+        """Which units end with examples or options, in any order, and not with what they ask."""
+        return self.is_code | (np.array(self.unit_part) != "question")
 
     @cached_property
     def spelled(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from midtrain_dagster.decontaminate import behaviour
@@ -11,6 +12,7 @@ from midtrain_dagster.decontaminate.functions import program, task
 from midtrain_dagster.decontaminate.index import build
 from midtrain_dagster.decontaminate.match import match
 from midtrain_dagster.decontaminate.questions import of_rows
+from midtrain_dagster.decontaminate.scores import behaving
 from midtrain_dagster.documents import documents
 from midtrain_dagster.recipes.decontamination import Decontamination
 
@@ -70,6 +72,25 @@ def test_what_functions_return_tells_a_rewriting_from_another_task():
     assert stopped == [0.0, 0.0]
     assert none is None
     assert behaviours(texts, [0] * len(texts), _index(run_functions=False)) == [None] * len(texts)
+
+
+@pytest.mark.usefixtures("isolated")
+def test_what_cannot_be_compared_is_no_evidence():
+    missing = "import a_module_that_is_not_there\n" + REWRITTEN
+    constant = "def wet(rain, limit):\n    return len([r for r in rain if r == 'dry'])"
+    stricter = "def wet(rain, limit):\n    assert len(rain) > 0\n    return sum(r > limit for r in rain)"
+    never = "def wet(rain, limit, days, places):\n    return 0"
+    said = behaviours([missing, constant, stricter, never], [0] * 4, _index())
+    assert said[:2] == [None, None]
+    assert said[2] is not None
+    assert said[2] >= SAME
+    assert said[3] == 0.0
+
+
+def test_functions_of_which_other_things_are_said_must_agree_in_nearly_everything():
+    pairs = pl.DataFrame({"behaves": [0.6, 0.6, 0.95, 0.6, None], "cosine": [0.6, 0.4, 0.4, None, 0.4]})
+    told = pairs.select(score=behaving(pl.lit(0.7), pl.col("cosine")))["score"].to_list()
+    assert told == [0.8, 0.49, 0.975, 0.8, 0.7]
 
 
 @pytest.mark.usefixtures("isolated")

@@ -65,4 +65,4 @@ def test_pairs_stand_side_by_side_with_their_common_words_marked():
     texts = pl.DataFrame({"id": ["a", "b", "c"], "text": ["eggs eggs", None, "who was it"]})
     shown = aligned(samples(FOUND), QUESTIONS, texts)
     assert shown["level"].to_list() == [1.0, 0.5, 0.5, 0.3]
-    assert shown.filter(id="c").select("question", "passage", "question_id").rows() == [("**Who**?", "**who** was it", "q3")]
+    assert shown.filter(ids="c q3").select("question", "passage").rows() == [("**Who**?", "**who** was it")]
