@@ -87,6 +87,20 @@ def test_what_cannot_be_compared_is_no_evidence():
     assert said[3] == 0.0
 
 
+@pytest.mark.usefixtures("isolated")
+def test_what_returns_what_it_is_given_solves_nothing():
+    joined = {
+        "question": 'def concatenate(parts: list) -> str:\n    """ Put the strings of a list together. """\n',
+        "answer": "return ''.join(parts)",
+    }
+    index = build(of_rows("own", [joined]))
+    same = "def glue(rows):\n    whole = ''\n    for row in rows:\n        whole = whole + row\n    return whole"
+    printable = "def visible(text):\n    return ''.join(c for c in text if c.isprintable()) if isinstance(text, str) else None"
+    glued, identity = behaviours([same, printable], [0, 0], index)
+    assert glued == 1.0
+    assert identity is None or identity < OTHER
+
+
 def test_functions_of_which_other_things_are_said_must_agree_in_nearly_everything():
     pairs = pl.DataFrame({"behaves": [0.6, 0.6, 0.95, 0.6, None], "cosine": [0.6, 0.4, 0.4, None, 0.4]})
     told = pairs.select(score=behaving(pl.lit(0.7), pl.col("cosine")))["score"].to_list()
