@@ -82,7 +82,7 @@ def functions(code: str) -> dict[str, Any]:
 def outcomes(task: dict[str, Any], say: Callable[[Any], object]) -> None:
     """(arguments, outcome) of the solution for the question's own calls, variants of them, and values of every kind.
 
-    An outcome that is an argument is left out: whatever returns what it was given has it too.
+    An outcome that is the one argument is left out: whatever returns what it was given has it too.
     """
     solution = functions(task["code"]).get(task["entry"])
     if solution is None:
@@ -96,7 +96,7 @@ def outcomes(task: dict[str, Any], say: Callable[[Any], object]) -> None:
             continue
         seen.add(key)
         outcome = called(solution, arguments)
-        if outcome is not None and len(outcome) <= LONGEST and outcome not in map(plain, arguments):
+        if outcome is not None and len(outcome) <= LONGEST and [outcome] != [*map(plain, arguments)]:
             known.append((key, outcome))
             if not len(known) % FIRST:
                 say(known)
