@@ -54,7 +54,7 @@ def journal_of(folder: Path, waiting: Callable[[str], None] | None = None) -> It
 
     Of two runs at once the second waits (`waiting` is told) and finds the documents rated; see `locks.alone` for how long.
     """
-    with alone(folder.with_suffix(".lock"), f"ratings of {folder.name}", waiting=waiting):
+    with alone(folder.with_name(f"{folder.name}.lock"), f"ratings of {folder.name}", waiting=waiting):
         journal = Journal(folder)
         yield journal
         journal.clear()
