@@ -16,6 +16,9 @@ def mix(
     in_: Annotated[list[Path], typer.Option("--in", help="Documents: JSONL or Parquet with id and text, or directories.")],
     tokenizer: Annotated[Path, typer.Option(help="Directory of a fast tokenizer.")],
     out: Annotated[Path, typer.Option(help="Directory for the packed sequences.")],
+    selected: Annotated[
+        Path | None, typer.Option(help="selected.parquet of `midtrain select`: what it keeps is mixed, as often as it says.")
+    ] = None,
     sequence_length: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 4096,
     budget_tokens: Annotated[int | None, typer.Option(help="Tokens to pack; default: most without repetition.")] = None,
     mixture: Annotated[Path | None, typer.Option(help="YAML with the mixture's settings.")] = None,
@@ -59,5 +62,6 @@ def mix(
         Packing.check(packing, where="mix"),
         console.progress("tokenize", "tokens"),
         console.progress("pack", "tokens"),
+        selected,
     )
     console.result({**counts, "seconds": round(time.monotonic() - started, 2)})

@@ -24,41 +24,62 @@ def mix_files(
     packing: Packing,
     tokenizing: Progress | None = None,
     writing: Progress | None = None,
+    selected: Path | None = None,
 ) -> dict[str, Any]:
     """Pack the documents in `paths` into `out`; returns counts.
 
-    Beside the sequences, `out` gets `mixture.parquet`, `left.parquet` (what was left unpacked, and why) and, where input
+    `selected` is what selection wrote: documents that it does not keep, or does not name, are left out, and its repetitions hold. Beside the sequences, `out` gets `mixture.parquet`, `left.parquet` (what was left unpacked, and why) and, where input
     could not be read, `rejected_records.parquet`. Tokens are kept in `<out>.tokens` and used again.
     """
     store = TokenStore(out.with_name(out.name + ".tokens"), load_tokenizer(tokenizer), packing.parse_special_tokens)
-    documents, rejected = _tokenized(paths, store, settings, tokenizing)
+    fates = _fates(selected) if selected else None
+    read, documents, rejected = _tokenized(paths, store, settings, tokenizing, fates)
     table = mixture(available(store.count(documents), bool(settings.language_quotas)), settings)
     packed = pack(documents, table, store, out, packing, settings.seed, writing)
     table.write_parquet(out / "mixture.parquet")
     packed.left.write_parquet(out / "left.parquet")
     if len(rejected):
         rejected.write_parquet(out / "rejected_records.parquet")
-    return {"read": len(documents) + len(rejected), "rejected": len(rejected), **summary(packed, table), "out": str(out)}
+    counts = {"read": read, "rejected": len(rejected), "not_selected": read - len(rejected) - len(documents)}
+    return {**counts, **summary(packed, table), "out": str(out)}
+
+
+def _fates(selected: Path) -> pl.DataFrame:
+    """`id`, `text_hash` and `repetitions` of the documents that a selection keeps. Raises MidtrainError where the file is none."""
+    try:
+        rows = pl.read_parquet(selected, columns=["id", "text_hash", "kept", "repetitions"]).filter(pl.col("kept"))
+        return rows.select("id", "text_hash", pl.col("repetitions").cast(pl.Float64))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise MidtrainError(
+            f"{selected}: no selection can be read from it ({error}); name the selected.parquet of `midtrain select`"
+        ) from None
 
 
 def _tokenized(
-    paths: Sequence[Path], store: TokenStore, settings: Mixture, progress: Progress | None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All documents without their text, tokenized and with a component; and the rejected records."""
+    paths: Sequence[Path], store: TokenStore, settings: Mixture, progress: Progress | None, fates: pl.DataFrame | None
+) -> tuple[int, pl.DataFrame, pl.DataFrame]:
+    """How many records were read; the documents to mix without their text, tokenized and with a component; the rejected records."""
     kept: list[pl.DataFrame] = []
     rejected: list[pl.DataFrame] = []
+    read = 0
+    said = pl.col("metadata").str.json_path_match("$.repetitions").cast(pl.Float64).fill_null(1.0)
     for batch in files.read(paths):
-        store.add(batch.documents, progress)
-        with_repetitions = batch.documents.with_columns(
-            repetitions=pl.col("metadata").str.json_path_match("$.repetitions").cast(pl.Float64).fill_null(1.0)
+        read += len(batch.documents) + len(batch.rejected)
+        with_repetitions = (
+            batch.documents.with_columns(repetitions=said)
+            if fates is None
+            else batch.documents.join(fates, on=["id", "text_hash"], how="inner", maintain_order="left")
         )
+        store.add(with_repetitions.select(batch.documents.columns), progress)
         kept.append(marked(assign(with_repetitions, settings)).drop("text", "metadata", "parent_ids", "generator"))
         rejected.append(batch.rejected)
     documents = pl.concat(kept)
     twice = documents.filter(pl.col("id").is_duplicated())["id"].unique(maintain_order=True)
     if len(twice):
         raise MidtrainError(f"{len(twice)} ids occur more than once in the input, first {twice[0]}; remove duplicates first")
-    return documents, pl.concat(rejected)
+    if fates is not None and documents.is_empty() and read:
+        raise MidtrainError(f"of {read:,} documents none is kept by the selection; were these documents selected from?")
+    return read, documents, pl.concat(rejected)
 
 
 def summary(packed: Packed, table: pl.DataFrame) -> dict[str, Any]:
