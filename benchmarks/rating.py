@@ -124,6 +124,12 @@ class Rule(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """With room for all who ask at once: the five that may wait otherwise are soon there, and who is turned away tries again after seconds."""
+
+    request_queue_size = 256
+
+
 def save_classifier(folder: Path, seed: int = 0) -> None:
     """Is it a program? The packaged encoder as a sequence classifier, its head fitted on modules and on descriptions of packages."""
     import torch
@@ -159,7 +165,7 @@ def main() -> None:
     given = arguments.parse_args()
     root: Path = given.dir.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Rule)
+    server = Server(("127.0.0.1", 0), Rule)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     few, port = given.documents, server.server_address[1]
     (root / "midtrain.yaml").write_text(PROJECT.format(few=few, many=2 * few, port=port, head=HEAD))
