@@ -11,11 +11,20 @@ from typing import Any
 
 
 def child(work: Callable[[], Any], answer: Path) -> int:
-    """Fork; the child does the work and writes its answer, or what it failed with. Returns its process id at once."""
+    """Fork; the child does the work and writes its answer, or what it failed with.
+
+    Returns its process id as soon as it leads a group of its own, which can be killed from then on.
+    """
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid:
+        os.close(writing)
+        os.read(reading, 1)  # ends when the child closes its end
+        os.close(reading)
         return pid
     os.setsid()
+    os.close(reading)
+    os.close(writing)
     code = 1
     try:
         answer.write_text(json.dumps({"answer": work()}))

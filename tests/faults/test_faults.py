@@ -68,7 +68,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_every_second_run_ends_as_an_undisturbed_one(outcomes: list[dict[str, Any]]) -> None:
-    assert [outcome for outcome in outcomes if not outcome.get("equal")] == []
+    others = [json.dumps(outcome) for outcome in outcomes if not outcome.get("equal")]
+    assert not others, "\n".join(others)
     assert len(outcomes) == len(plan())
 
 
@@ -79,7 +80,8 @@ def test_two_hundred_kills_hit(outcomes: list[dict[str, Any]]) -> None:
 
 
 def test_what_went_wrong_is_said_in_words(outcomes: list[dict[str, Any]]) -> None:
-    assert [outcome for outcome in outcomes if outcome.get("in words") is False] == []
+    unworded = [json.dumps(outcome) for outcome in outcomes if outcome.get("in words") is False]
+    assert not unworded, "\n".join(unworded)
     told = [outcome["error"] for outcome in outcomes if outcome["fault"] in ("full_disk", "read_only") and outcome["failed"]]
     assert len(told) >= 8
     assert all("run again" in error for error in told)
