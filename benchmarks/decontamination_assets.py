@@ -14,14 +14,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import yaml
+from graph_run import run
 
-from midtrain_dagster.definitions import definitions
-from midtrain_dagster.project import project as projects
 from midtrain_dagster.recipes import named
 from midtrain_dagster.recipes.decontamination import METHODS
 from resources.lake import Lake
 
 DEFAULT = Path(__file__).parents[1] / "midtrain.yaml"
+WANTED = dg.AssetSelection.assets("contamination_report", ["selected_documents", "method"])
 LEFT_OUT = ("generators", "raters", "teacher", "recipes")
 
 
@@ -35,11 +35,10 @@ def main() -> None:
     )
     given = arguments.parse_args()
     root: Path = given.dir.resolve()
-    (root / "home").mkdir(parents=True, exist_ok=True)
-    (root / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
+    root.mkdir(parents=True, exist_ok=True)
     for method in given.methods.split(","):
         write(root, method, given.documents)
-        first, again = run(root), run(root)
+        first, again = run(root, WANTED), run(root, WANTED)
         print(
             json.dumps({"method": method, **told(root), "up to date when run again": up_to_date(again), **checks(first)}),
             flush=True,
@@ -56,16 +55,6 @@ def write(root: Path, method: str, documents: int | None) -> None:
     recipe |= {"name": "method", "decontamination": {"method": method}}
     recipe["selection"]["contamination"] = None
     (root / "method.yaml").write_text(json.dumps(recipe))
-
-
-def run(root: Path) -> dg.ExecuteInProcessResult:
-    """All up to the contamination report and the selection, in the instance that the UI shows."""
-    made = definitions(projects.load(root / "midtrain.yaml"), root)
-    wanted = dg.AssetSelection.assets("contamination_report", ["selected_documents", "method"]).upstream()
-    graph = dg.Definitions(made.assets, resources=made.resources, asset_checks=made.asset_checks,
-                           jobs=[dg.define_asset_job("methods", selection=wanted)])  # fmt: skip
-    with dg.DagsterInstance.from_config(str(root / "home")) as instance:
-        return graph.resolve_job_def("methods").execute_in_process(instance=instance)
 
 
 def told(root: Path) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import polars as pl
+from graph_run import run
 
-from midtrain_dagster.definitions import definitions
 from midtrain_dagster.project import project as projects
 from midtrain_dagster.rate.qurater import CRITERIA
 from midtrain_dagster.recipes import named
@@ -173,7 +173,7 @@ def main() -> None:
     (root / "chosen.yaml").write_text(json.dumps(recipe))
     if not (root / "classifier").exists():
         save_classifier(root / "classifier")
-    result = run(root)
+    result = run(root, dg.AssetSelection.assets("rating_report", ["selected_documents", "chosen"]))
     lake = Lake(root)
     told = {
         "documents": len(lake.tables.read("document_ratings")),
@@ -191,18 +191,6 @@ def trained(lake: Lake) -> list[str]:
     """Names of the raters that learnt something."""
     project = projects.load(lake.root / "midtrain.yaml")
     return [rater.name for rater in project.raters if lake.artifacts.all(f"rater/{rater.name}")]
-
-
-def run(root: Path) -> dg.ExecuteInProcessResult:
-    """Materialize the rating report and the selection, and everything before them, in the instance that the UI shows."""
-    made = definitions(projects.load(root / "midtrain.yaml"), root)
-    wanted = dg.AssetSelection.assets("rating_report", ["selected_documents", "chosen"]).upstream()
-    graph = dg.Definitions(made.assets, resources=made.resources, asset_checks=made.asset_checks,
-                           jobs=[dg.define_asset_job("rating", selection=wanted)])  # fmt: skip
-    (root / "home").mkdir(exist_ok=True)
-    (root / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
-    with dg.DagsterInstance.from_config(str(root / "home")) as instance:
-        return graph.resolve_job_def("rating").execute_in_process(instance=instance)
 
 
 if __name__ == "__main__":

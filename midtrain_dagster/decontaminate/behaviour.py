@@ -38,9 +38,14 @@ def sandbox() -> Sandbox | None:
         return None
 
 
+def sandbox_for(settings: Decontamination) -> Sandbox | None:
+    """The sandbox, where the settings have functions run and this machine has one."""
+    return sandbox() if settings.run_functions else None
+
+
 def runs_in(settings: Decontamination) -> str | None:
     """What isolates the functions that are run on this machine; None where none are: by the settings, or for want of a sandbox."""
-    box = sandbox() if settings.method == "cascade" and settings.run_functions else None
+    box = sandbox_for(settings) if settings.method == "cascade" else None
     return box.isolation if box is not None else None
 
 
@@ -69,7 +74,7 @@ def behaviours(texts: Sequence[str], units: Sequence[int], index: Index) -> list
     """For each text and unit how far the text's best function agrees with the unit's solution: 1 in every outcome, 0 in no
     more of them than a function that always gives the most frequent one. Null where there is nothing to run or to compare.
     """
-    box = sandbox() if index.settings.run_functions else None
+    box = sandbox_for(index.settings)
     if box is None:
         return [None] * len(units)
     found = {i: program(text) for i, (text, unit) in enumerate(zip(texts, units, strict=True)) if index.task(unit) is not None}

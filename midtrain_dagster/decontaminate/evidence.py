@@ -12,7 +12,7 @@ LONGEST = 400  # words of a question, and four times that of a document, that on
 VERBATIM = 20
 FRAME_WORDS = 4
 WORDS_A_THREAD = 20_000  # of regions, each aligned with a question: some five milliseconds
-SLACK = 2
+SLACK = 2  # words by which what is asked may begin before its place
 NEAR = 50  # words beside the span where an answer counts
 
 MEASURED = (  # what the kernel measures, in its order

@@ -77,7 +77,7 @@ def resemblances(
     pairs = pairs.filter((pl.col("alike").max().over("passage") >= FLOOR) | translated)
     pairs = pairs.filter(pl.int_range(pl.len()).over("passage") < RIVALS)
     if encoder is not None:
-        if index.settings.run_functions and behaviour.sandbox() is not None:
+        if behaviour.sandbox_for(index.settings) is not None:
             tasks = _pairs(found, index, *_nearest_tasks(found, index, vectors))
             pairs = pl.concat([pairs, tasks]).unique(["passage", "unit"], keep="first", maintain_order=True)
         if abroad is not None:

@@ -24,7 +24,7 @@ class Shortlist(NamedTuple):
 
 def with_ngrams(texts: pl.Series, index: Index, n: int) -> Shortlist:
     """Rows that share at least one n-gram (which is not hot) with a question."""
-    found = _rows(texts, index, index.seeds(n).table, n)
+    found = _rows(*buffer(texts), index, index.seeds(n).table, n)
     return Shortlist(np.flatnonzero(found), np.empty((0, 5), np.int32))
 
 
@@ -46,7 +46,7 @@ def with_anything(texts: pl.Series, index: Index, n: int, besides: np.ndarray | 
         return found
 
     voted = np.concatenate(spread(part, offsets))
-    keep = _rows(texts, index, index.seeds(n).table, n) | _rows(texts, index, index.beginnings, BEGINNING)
+    keep = _rows(data, offsets, index, index.seeds(n).table, n) | _rows(data, offsets, index, index.beginnings, BEGINNING)
     keep[voted[:, 0]] = True
     keep |= (texts.str.len_bytes() <= BRIEF_BYTES).fill_null(False).to_numpy()
     if index.is_code.any():
@@ -58,10 +58,9 @@ def with_anything(texts: pl.Series, index: Index, n: int, besides: np.ndarray | 
     return Shortlist(rows, voted)
 
 
-def _rows(texts: pl.Series, index: Index, table: Table, n: int) -> np.ndarray:
+def _rows(data: np.ndarray, offsets: np.ndarray, index: Index, table: Table, n: int) -> np.ndarray:
     from midtrain_dagster.decontaminate.scan_kernels import rows_with_ngrams
 
-    data, offsets = buffer(texts)
     grams = index.known_words, table.bits, table.bitmap_bits, table.keys, table.values, table.bitmap
     how = *character_tables(), plain_bytes(), n, *grams
     return np.concatenate(spread(lambda a, b: rows_with_ngrams(data, offsets[a : b + 1], *how), offsets))

@@ -28,8 +28,9 @@ def mix_files(
 ) -> dict[str, Any]:
     """Pack the documents in `paths` into `out`; returns counts.
 
-    `selected` is what selection wrote: documents that it does not keep, or does not name, are left out, and its repetitions hold. Beside the sequences, `out` gets `mixture.parquet`, `left.parquet` (what was left unpacked, and why) and, where input
-    could not be read, `rejected_records.parquet`. Tokens are kept in `<out>.tokens` and used again.
+    `selected` is what selection wrote: documents that it does not keep, or does not name, are left out, and its repetitions hold.
+    Beside the sequences, `out` gets `mixture.parquet`, `left.parquet` (what was left unpacked, and why) and, where input could not be
+    read, `rejected_records.parquet`. Tokens are kept in `<out>.tokens` and used again.
     """
     store = TokenStore(out.with_name(out.name + ".tokens"), load_tokenizer(tokenizer), packing.parse_special_tokens)
     fates = _fates(selected) if selected else None
